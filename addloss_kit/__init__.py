@@ -1,0 +1,38 @@
+"""addloss_kit: functional `add_loss` for Keras 3."""
+
+import keras as _keras
+
+if int(_keras.__version__.split(".")[0]) < 3:
+    raise ImportError(
+        "addloss_kit needs Keras 3, but `import keras` gives Keras "
+        f"{_keras.__version__}. Unset TF_USE_LEGACY_KERAS and install keras>=3. On "
+        "Keras 2 `model.add_loss(tensor)` does what this package does."
+    )
+
+from addloss_kit import functional as functional
+from addloss_kit import losses as losses
+from addloss_kit import metrics as metrics
+from addloss_kit.building import add_loss as add_loss
+from addloss_kit.building import add_metric as add_metric
+from addloss_kit.building import build_training_model as build_training_model
+from addloss_kit.data import make_dataset as make_dataset
+from addloss_kit.data import pack_inputs as pack_inputs
+from addloss_kit.endpoint import LossEndpoint as LossEndpoint
+from addloss_kit.exporting import export_inference_model as export_inference_model
+from addloss_kit.training_model import TrainingModel as TrainingModel
+
+from addloss_kit._version import __version__ as __version__
+
+__all__ = [
+    "LossEndpoint",
+    "TrainingModel",
+    "add_loss",
+    "add_metric",
+    "build_training_model",
+    "export_inference_model",
+    "functional",
+    "losses",
+    "make_dataset",
+    "metrics",
+    "pack_inputs",
+]

@@ -1,0 +1,95 @@
+"""Checks of shapes and dtypes, and the one form that error messages take."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+
+def received(**culprits: Any) -> str:
+    """The tail of every message: `Received: name=value, name=value.`"""
+    return "Received: " + ", ".join(f"{k}={v}" for k, v in culprits.items()) + "."
+
+
+def check_same_shape(**tensors: Any) -> None:
+    """Raise unless every tensor has the shape of the first one.
+
+    Args:
+        **tensors: Tensors by the names that the message shall give them. A
+            dimension that is still unknown (`None`) fits any other.
+
+    Raises:
+        ValueError: If two shapes differ.
+    """
+    (first_name, first), *others = tensors.items()
+    for name, tensor in others:
+        if not _shapes_fit(tuple(first.shape), tuple(tensor.shape)):
+            shapes = {f"{first_name}.shape": tuple(first.shape)}
+            shapes[f"{name}.shape"] = tuple(tensor.shape)
+            raise ValueError(
+                f"`{name}` must have the shape of `{first_name}`. Reshape it, or "
+                f"repeat it where it is shared. {received(**shapes)}"
+            )
+
+
+def check_rows(**tensors: Any) -> None:
+    """Raise unless every tensor has the number of rows of the first one."""
+    (first_name, first), *others = tensors.items()
+    for name, tensor in others:
+        if not _shapes_fit(tuple(first.shape[:1]), tuple(tensor.shape[:1])):
+            shapes = {f"{name}.shape": tuple(tensor.shape)}
+            shapes[f"{first_name}.shape"] = tuple(first.shape)
+            raise ValueError(
+                f"`{name}` must have one row per row of `{first_name}`. "
+                f"{received(**shapes)}"
+            )
+
+
+def check_positive_int(**numbers: Any) -> None:
+    """Raise unless every value is a whole number of at least 1."""
+    for name, number in numbers.items():
+        is_whole = isinstance(number, int) and not isinstance(number, bool)
+        if not is_whole or number < 1:
+            error = ValueError if is_whole else TypeError
+            raise error(
+                f"`{name}` must be a whole number of at least 1. "
+                f"{received(**{name: repr(number)})}"
+            )
+
+
+def check_one_of(choices: Iterable[Any], **values: Any) -> None:
+    """Raise unless every value is one of `choices`."""
+    allowed = list(choices)
+    for name, value in values.items():
+        if value not in allowed:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected one of {allowed}. "
+                f"{received(**{name: repr(value)})}"
+            )
+
+
+def check_number(
+    *,
+    low: float = float("-inf"),
+    high: float = float("inf"),
+    is_high_allowed: bool = True,
+    **numbers: Any,
+) -> None:
+    """Raise unless every value is a number in `[low, high]` (or `[low, high)`)."""
+    for name, number in numbers.items():
+        try:
+            value = float(number)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"`{name}` must be a number. {received(**{name: repr(number)})}"
+            ) from None
+        fits = low <= value <= high if is_high_allowed else low <= value < high
+        if not fits or value != value:
+            bracket = "]" if is_high_allowed else ")"
+            raise ValueError(
+                f"`{name}` must lie in [{low:g}, {high:g}{bracket}. "
+                f"{received(**{name: repr(number)})}"
+            )
+
+
+def _shapes_fit(a: tuple, b: tuple) -> bool:
+    return len(a) == len(b) and all(i is None or j is None or i == j for i, j in zip(a, b))

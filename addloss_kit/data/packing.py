@@ -1,0 +1,319 @@
+"""pack_inputs: arrays of any kind to the checked dict that `fit` takes."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import numpy as np
+
+from addloss_kit._checks import received
+from addloss_kit.fields import (
+    GROUP_IDS,
+    SAMPLE_WEIGHT,
+    Y_TRUE,
+    Field,
+    has_training_only_name,
+)
+
+
+def pack_inputs(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    sample_weight: Any = None,
+    group_ids: Any = None,
+    **extra: Any,
+) -> dict[str, np.ndarray]:
+    """Check arrays and name them after the Inputs of a training model.
+
+    Values are checked here, once and in NumPy, so that no training step need.
+
+    Args:
+        model: A `TrainingModel`.
+        x: Features `(rows, …)`: an array, list, DataFrame or tensor; with several
+            feature Inputs a dict by name, or a list in their order.
+        y: Targets, one row a row of `x`; a dict by output name with several.
+        sample_weight: Weights from 0, finite: one a row, or more axes of the
+            target; a weight per row is spread over a weight Input per element.
+            A dict by output name with several.
+        group_ids: Integers in `[0, num_groups)`, -1 for "no group"; from
+            `encode_groups` where the labels are of another kind.
+        **extra: The further Inputs by name, such as `delta=` of a loss
+            `f(y_true, y_pred, delta)`, or `sex=` of `GroupGap(2, group_ids="sex")`.
+
+    Returns:
+        A dict of NumPy arrays by Input name, in the Inputs' dtypes.
+
+    Raises:
+        ValueError: If something is missing, not known to the model, of another
+            length or shape, not finite, or an id out of range.
+        TypeError: If something cannot become numbers.
+
+    Example:
+        >>> import addloss_kit as alk, keras
+        >>> predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+        >>> model = alk.build_training_model(predictor, "mse")
+        >>> packed = pack_inputs(model, [[1, 2], [3, 4]], [5, 6])
+        >>> {name: array.shape for name, array in packed.items()}
+        {'x': (2, 2), 'y_true': (2, 1)}
+    """
+    fields: dict[str, Field] = model.training_fields
+    specs = {tensor.name: tensor for tensor in model.inputs}
+    # An Input that nothing in the losses binds is a feature, unless its name says
+    # otherwise (as in models that came through `add_loss`).
+    features = [name for name in specs if name not in fields]
+    given: dict[str, Any] = {}
+    _take_features(given, x, features, specs)
+    _take_by_output(given, y, Y_TRUE, specs, "y")
+    _take_by_output(given, sample_weight, SAMPLE_WEIGHT, specs, "sample_weight")
+    if group_ids is not None:
+        extra[GROUP_IDS] = group_ids
+    for name, value in extra.items():
+        if name not in specs:
+            raise ValueError(
+                f"The model has no Input `{name}`. Its Inputs are {list(specs)}. "
+                f"{received(**{name: type(value).__name__})}"
+            )
+        if name in given:
+            raise ValueError(f"Input `{name}` is given twice. Give it once.")
+        given[name] = value
+    missing = [name for name in specs if name not in given]
+    if missing:
+        raise ValueError(
+            f"The model also needs {missing}. Pass {_how_to_pass(missing)}. "
+            f"{received(inputs=sorted(given))}"
+        )
+    packed = {
+        name: _as_array(name, given[name], specs[name], fields.get(name)) for name in specs
+    }
+    _check_rows(packed)
+    for name, array in packed.items():
+        if fields.get(name, Field()).role == SAMPLE_WEIGHT:
+            packed[name] = _spread(array, specs[name].shape)
+        else:
+            packed[name] = _fit_rank(array, specs[name].shape)
+    for name, array in packed.items():
+        _check_shape(name, array, specs[name].shape)
+        _check_values(name, array, fields.get(name, Field()))
+    return packed
+
+
+def _take_features(given: dict, x: Any, features: list, specs: dict) -> None:
+    if isinstance(x, Mapping):
+        unknown = [name for name in x if name not in specs]
+        if unknown:
+            raise ValueError(
+                f"`x` names {unknown}, but the model's features are {features}. "
+                f"{received(x=list(x))}"
+            )
+        given.update(x)
+        return
+    # What pandas gives for one Input is a table; a list may be rows or Inputs.
+    feature_names = [n for n in features if not has_training_only_name(n)] or features
+    if len(feature_names) == 1:
+        given[feature_names[0]] = x
+        return
+    if not isinstance(x, (list, tuple)) or len(x) != len(feature_names):
+        raise ValueError(
+            f"`x` must be a dict by name, or a list of {len(feature_names)} arrays, for "
+            f"the features {feature_names}. {received(x=type(x).__name__)}"
+        )
+    given.update(zip(feature_names, x))
+
+
+def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: str) -> None:
+    if value is None:
+        return
+    known = [n for n in specs if n == role or n.endswith(f"_{role}")]
+    if not isinstance(value, Mapping):
+        if not known:
+            remedy = (
+                "Build it with `sample_weight=True`, or leave the weights away."
+                if role == SAMPLE_WEIGHT
+                else "Leave it away."
+            )
+            raise ValueError(
+                f"The model has no Input for `{argument}`. {remedy} "
+                f"{received(inputs=list(specs))}"
+            )
+        if len(known) > 1 and isinstance(value, (list, tuple)) and len(value) == len(known):
+            given.update(zip(known, value))
+            return
+        if len(known) > 1:
+            outputs = [n.removesuffix(f"_{role}") for n in known]
+            raise ValueError(
+                f"`{argument}` must be a dict by output name, for {outputs}. "
+                f"{received(**{argument: type(value).__name__})}"
+            )
+        given[known[0]] = value
+        return
+    for output, array in value.items():
+        name = output if output in known else f"{output}_{role}"
+        if name not in known:
+            outputs = [n.removesuffix(f"_{role}") for n in known]
+            raise ValueError(
+                f"`{argument}` names `{output}`, but the model takes it for {outputs}. "
+                f"{received(**{argument: list(value)})}"
+            )
+        given[name] = array
+
+
+def _how_to_pass(names: list[str]) -> str:
+    ways = []
+    for name in names:
+        if name == Y_TRUE:
+            ways.append("`y=`")
+        elif name.endswith(f"_{Y_TRUE}"):
+            ways.append(f"`y={{'{name.removesuffix(f'_{Y_TRUE}')}': ...}}`")
+        elif name.endswith(f"_{SAMPLE_WEIGHT}"):
+            output = name.removesuffix(f"_{SAMPLE_WEIGHT}")
+            ways.append(f"`sample_weight={{'{output}': ...}}`")
+        else:
+            ways.append(f"`{name}=`")
+    return ", ".join(ways)
+
+
+def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarray:
+    dtype = str(spec.dtype)
+    if hasattr(value, "detach"):  # a torch tensor that may need a gradient
+        value = value.detach().cpu()
+    try:
+        array = np.asarray(value)
+        if dtype == "string":
+            return array.astype(object) if array.dtype.kind in "US" else array
+        wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
+        if array.dtype == object:
+            array = array.astype("float64")
+    except (ValueError, TypeError) as error:
+        raise TypeError(
+            f"`{name}` must be numbers, {dtype}. Encode labels first (group labels with "
+            f"`encode_groups`). {received(**{name: _shown(value)})}"
+        ) from error
+    if array.dtype.kind in "USMm":
+        raise TypeError(
+            f"`{name}` must be numbers, {dtype}. Encode labels first (group labels with "
+            f"`encode_groups`). {received(**{f'{name}.dtype': array.dtype})}"
+        )
+    if wanted.kind in "iu" and array.dtype.kind == "f":
+        _check_whole(name, array)
+    if wanted.kind in "iu" and array.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ValueError(
+                f"`{name}` does not fit into {dtype}. "
+                f"{received(**{f'max({name})': array.max()})}"
+            )
+    converted = array.astype(wanted, copy=False)
+    if wanted.kind == "f" and array.dtype.kind == "f":
+        lost = np.isfinite(array) & ~np.isfinite(converted)
+        if lost.any():
+            row = int(np.argwhere(lost)[0][0]) if lost.ndim else 0
+            raise ValueError(
+                f"`{name}` does not fit into {dtype}. Scale it down. "
+                f"{received(**{f'{name}[{row}]': array[row] if array.ndim else array})}"
+            )
+    return np.ascontiguousarray(converted)
+
+
+def _check_whole(name: str, array: np.ndarray) -> None:
+    is_whole = np.isfinite(array) & (
+        np.floor(np.where(np.isfinite(array), array, 0)) == array
+    )
+    if not is_whole.all():
+        row = tuple(np.argwhere(~is_whole)[0])
+        raise ValueError(
+            f"`{name}` must be whole numbers. Round them if that is meant. Received: "
+            f"{int((~is_whole).sum())} others, the first being {array[row]:g} at row {row[0]}."
+        )
+
+
+def _check_rows(packed: dict) -> None:
+    for name, array in packed.items():
+        if array.ndim == 0:
+            raise ValueError(
+                f"`{name}` must have one entry a row. Repeat it for each row. "
+                f"{received(**{f'{name}.shape': array.shape})}"
+            )
+    (first_name, first), *others = packed.items()
+    for name, array in others:
+        if array.shape[0] != first.shape[0]:
+            shapes = {f"{name}.shape": array.shape, f"{first_name}.shape": first.shape}
+            raise ValueError(
+                f"`{name}` must have one row per row of `{first_name}`. {received(**shapes)}"
+            )
+    if first.shape[0] == 0:
+        raise ValueError(f"There must be at least one row. {received(rows=0)}")
+
+
+def _spread(weight: np.ndarray, spec: tuple) -> np.ndarray:
+    """A weight per row or step, repeated over the axes that the Input has more."""
+    if weight.ndim > 1 and weight.ndim == len(spec) + 1 and weight.shape[-1] == 1:
+        weight = weight[..., 0]
+    missing = len(spec) - weight.ndim
+    if missing <= 0 and weight.shape[1:] == tuple(spec[1:]):
+        return weight
+    known = tuple(spec[1:])
+    if any(size is None for size in known):
+        return weight if missing <= 0 else weight.reshape(weight.shape + (1,) * missing)
+    expanded = weight.reshape(weight.shape + (1,) * max(missing, 0))
+    try:
+        spread = np.broadcast_to(expanded, (weight.shape[0], *known))
+    except ValueError:
+        return weight  # The shape check says what is wrong.
+    return np.ascontiguousarray(spread)
+
+
+def _fit_rank(array: np.ndarray, spec: tuple) -> np.ndarray:
+    """`(rows,)` for an Input of `(rows, 1)`, and the other way, as Keras does."""
+    if array.ndim == len(spec) - 1 and spec[-1] == 1:
+        return array[..., None]
+    if array.ndim == len(spec) + 1 and array.shape[-1] == 1:
+        return array[..., 0]
+    return array
+
+
+def _check_shape(name: str, array: np.ndarray, spec: tuple) -> None:
+    fits = array.ndim == len(spec) and all(
+        want is None or have == want for have, want in zip(array.shape[1:], spec[1:])
+    )
+    if not fits:
+        raise ValueError(
+            f"`{name}` must have the shape {tuple(spec)}, rows first. Reshape it, or pass "
+            f"`inputs={{'{name}': keras.Input(...)}}` to `build_training_model`. "
+            f"{received(**{f'{name}.shape': array.shape})}"
+        )
+
+
+def _check_values(name: str, array: np.ndarray, field: Field) -> None:
+    if field.num_groups is not None:
+        is_outside = (array < -1) | (array >= field.num_groups)
+        if is_outside.any():
+            row = int(np.argwhere(is_outside)[0][0])
+            raise ValueError(
+                f"`{name}` must lie in [0, {field.num_groups}) for num_groups="
+                f"{field.num_groups}, or be -1 for no group. Received: "
+                f"{int(is_outside.sum())} ids outside, the first being {array[row]} at row {row}."
+            )
+        return
+    if field.role not in (Y_TRUE, SAMPLE_WEIGHT) or array.dtype.kind != "f":
+        return
+    is_bad = ~np.isfinite(array)
+    if is_bad.any():
+        at = tuple(np.argwhere(is_bad)[0])
+        raise ValueError(
+            f"`{name}` must be finite. Leave out the rows without a value, or put 0 there "
+            f"with a `sample_weight` of 0. Received: {int(is_bad.sum())} others, the first "
+            f"being {array[at]} at row {at[0]}."
+        )
+    if field.role == SAMPLE_WEIGHT and (array < 0).any():
+        at = tuple(np.argwhere(array < 0)[0])
+        raise ValueError(
+            f"`{name}` must be at least 0. Received: {int((array < 0).sum())} negative "
+            f"weights, the first being {array[at]:g} at row {at[0]}."
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "..."

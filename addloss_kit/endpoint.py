@@ -1,0 +1,182 @@
+"""LossEndpoint: the one layer that adds losses, and passes predictions through."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Sequence
+
+import keras
+from keras import ops
+
+from addloss_kit.fields import Y_PRED
+from addloss_kit.losses import LossTerm
+
+
+@dataclasses.dataclass
+class BoundTerm:
+    """A term together with where its arguments come from.
+
+    Args:
+        term: The term.
+        name: Key in the history.
+        weight: Factor in the total loss; `None` for a value that is only watched.
+        sources: For each argument of the term, the name of the prediction, Input
+            or intermediate tensor that feeds it.
+    """
+
+    term: LossTerm
+    name: str
+    weight: float | None
+    sources: dict[str, str]
+
+    def get_config(self) -> dict:
+        return {
+            "term": keras.saving.serialize_keras_object(self.term),
+            "name": self.name,
+            "weight": self.weight,
+            "sources": self.sources,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> BoundTerm:
+        term = keras.saving.deserialize_keras_object(config["term"])
+        return cls(**{**config, "term": term})
+
+
+@keras.saving.register_keras_serializable("addloss_kit")
+class LossEndpoint(keras.layers.Layer):
+    """Passes the predictions through unchanged and adds the losses.
+
+    A training model has exactly one, just before its outputs: all terms of all
+    outputs are computed here, so a term may span outputs, and the predictor is
+    whatever comes before (`call`'s first argument).
+
+    It computes in float32 whatever the policy, or in float64 where Keras does:
+    half precision overflows at targets of a few hundred.
+
+    Args:
+        bound_terms: The terms with their weights and sources.
+        prediction_names: A name for each prediction: `"y_pred"`, or
+            `"price_y_pred"` where there are several outputs.
+
+    Call arguments:
+        predictions: List of tensors `(batch, …)`.
+        arguments: Dict of tensors by Input name (or name of intermediate tensor).
+
+    Returns:
+        The predictions, unchanged.
+    """
+
+    def __init__(
+        self,
+        bound_terms: Sequence[BoundTerm],
+        prediction_names: Sequence[str],
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", keras.config.floatx())
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+        self.prediction_names = list(prediction_names)
+        self.terms = [bound.term for bound in bound_terms]  # tracked: their state
+        self._bound_terms = tuple(bound_terms)
+        # As Keras keeps `losses`: what the last call computed, by name. The model
+        # logs them in `compute_loss`, which runs inside the same trace.
+        self._values: dict[str, Any] = {}
+
+    @property
+    def bound_terms(self) -> tuple[BoundTerm, ...]:
+        """The terms with their weights and sources."""
+        return self._bound_terms
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Value of each term, unweighted, and of watched state, in the last call."""
+        return self._values
+
+    def build(self, input_shape: Any) -> None:
+        for term in self.terms:
+            if not term.built:
+                term.dtype_policy = self.dtype_policy
+                term.build()
+        self.built = True
+
+    def call(self, predictions, arguments, predictions_mask=None, training=None):
+        masks = predictions_mask or [None] * len(predictions)
+        named = dict(arguments)
+        named.update(zip(self.prediction_names, predictions))
+        named = {name: self._widen(x) for name, x in named.items()}
+        mask_of = dict(zip(self.prediction_names, masks))
+
+        values: dict[str, Any] = {}
+        losses = []
+        for bound in self.bound_terms:
+            given = {arg: named[src] for arg, src in bound.sources.items()}
+            mask = mask_of.get(bound.sources.get(Y_PRED, ""))
+            if mask is not None and bound.term.accepts("mask"):
+                given["mask"] = mask
+            value = bound.term.compute_loss(bool(training), **given)
+            if len(value.shape) != 0:
+                raise ValueError(
+                    f"The term `{bound.name}` must be a scalar. Reduce it, as with "
+                    f"`keras.ops.mean`. Received: value.shape={tuple(value.shape)}."
+                )
+            values[bound.name] = value
+            for name, state in bound.term.watched().items():
+                values[f"{bound.name}_{name}"] = state
+            if bound.weight is not None:
+                losses.append(ops.cast(bound.weight, value.dtype) * value)
+        self._values = values
+        for loss in losses:
+            self.add_loss(loss)
+        return list(predictions)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def _widen(self, x: Any) -> Any:
+        is_float = "float" in keras.backend.standardize_dtype(x.dtype)
+        return ops.cast(x, self.compute_dtype) if is_float else x
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "bound_terms": [bound.get_config() for bound in self.bound_terms],
+            "prediction_names": self.prediction_names,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> LossEndpoint:
+        config = dict(config)
+        bound = [BoundTerm.from_config(c) for c in config.pop("bound_terms")]
+        return cls(bound, **config)
+
+
+def find_endpoint(model: Any) -> LossEndpoint | None:
+    """The endpoint in a model's graph, `None` if there is none."""
+    for layer in getattr(model, "layers", []):
+        if isinstance(layer, LossEndpoint):
+            return layer
+    return None
+
+
+def endpoint_call(model: Any) -> tuple[list, dict]:
+    """The symbolic arguments that the endpoint has in this model.
+
+    A layer may be in several models; the call that counts is the one on the way
+    to this model's own outputs.
+
+    Returns:
+        `(predictions, arguments)`: list and dict of KerasTensors.
+
+    Raises:
+        ValueError: If the outputs are not those of an endpoint.
+    """
+    layer, node_index, _ = model.outputs[0]._keras_history
+    if not isinstance(layer, LossEndpoint):
+        raise ValueError(
+            "The outputs must come straight from the LossEndpoint. Pass the model that "
+            "`build_training_model` or `add_loss` returned. "
+            f"Received: outputs of layer '{layer.name}'."
+        )
+    call = layer._inbound_nodes[node_index].arguments
+    return list(call.args[0]), dict(call.args[1])

@@ -1,0 +1,96 @@
+"""Names, shapes and dtypes of the training-only Inputs.
+
+One rule names them all: **an extra Input has the name of the loss argument that
+it feeds.** With several outputs the name is prefixed by the output's, so that
+`y_true` of output `price` is `price_y_true`; `group_ids` is shared by all outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+Y_TRUE = "y_true"
+Y_PRED = "y_pred"
+SAMPLE_WEIGHT = "sample_weight"
+GROUP_IDS = "group_ids"
+
+# What a row must never show to a deployed predictor.
+TRAINING_ONLY_ROLES = (Y_TRUE, SAMPLE_WEIGHT, GROUP_IDS)
+# One array serves every output: a row belongs to its groups as a whole.
+_SHARED_ROLES = (GROUP_IDS,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What one training-only Input holds.
+
+    Args:
+        shape: Shape of one row; `()` for a scalar a row. `None` where no wish.
+        dtype: Dtype name. `None` where no wish.
+        role: The loss argument that it feeds, as `"y_true"` or `"group_ids"`.
+        num_groups: For group ids, how many groups there are; ids lie in
+            `[0, num_groups)`, or are -1 for "no group".
+        reason: Who wants it so, for the message when two wishes differ.
+    """
+
+    shape: tuple | None = None
+    dtype: str | None = None
+    role: str = ""
+    num_groups: int | None = None
+    reason: str = ""
+
+    def merge(self, other: Field, name: str) -> Field:
+        """The field that serves both wishes.
+
+        Raises:
+            ValueError: If they contradict each other.
+        """
+        merged = dataclasses.asdict(self)
+        for key in ("shape", "dtype", "num_groups"):
+            mine, theirs = getattr(self, key), getattr(other, key)
+            if mine is None:
+                merged[key] = theirs
+                merged["reason"] = other.reason
+            elif theirs is not None and mine != theirs:
+                raise ValueError(
+                    f"Input `{name}` cannot have two values of `{key}`: {mine} for "
+                    f"{self.reason or 'one use'}, {theirs} for "
+                    f"{other.reason or 'another'}. Give one of them an Input of "
+                    "another name (for group ids: `group_ids='another_name'`)."
+                )
+        return Field(**merged)
+
+
+def input_name(argument: str, output: str | None) -> str:
+    """The name of the Input that feeds `argument` of a loss on `output`.
+
+    Args:
+        argument: The loss argument, as `"y_true"`.
+        output: Name of the output, `None` where the model has only one.
+
+    Example:
+        >>> input_name("y_true", None), input_name("y_true", "price")
+        ('y_true', 'price_y_true')
+        >>> input_name("group_ids", "price")
+        'group_ids'
+    """
+    if output is None or argument in _SHARED_ROLES:
+        return argument
+    return f"{output}_{argument}"
+
+
+def snake_case(name: str) -> str:
+    """The name of a class as Keras writes that of a layer.
+
+    Example:
+        >>> snake_case("WeightedRMSE"), snake_case("GroupGap"), snake_case("mse")
+        ('weighted_rmse', 'group_gap', 'mse')
+    """
+    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+
+
+def has_training_only_name(name: str) -> bool:
+    """Whether `name` is that of a target, a weight or a group id."""
+    return any(name == role or name.endswith(f"_{role}") for role in TRAINING_ONLY_ROLES)

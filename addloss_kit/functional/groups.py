@@ -1,0 +1,165 @@
+"""Errors of groups: additive totals → means → gap.
+
+Totals of batches, of time steps and of replicas add up; means and gaps do not.
+Cost and memory are O(batch + num_groups) throughout.
+"""
+
+from __future__ import annotations
+
+from keras import ops
+
+from addloss_kit._checks import check_one_of, check_positive_int, check_rows
+
+DISTANCES = ("squared", "absolute")
+BETWEEN = ("pairs", "range", "overall")
+
+
+def group_totals(error, group_ids, sample_weight=None, *, num_groups):
+    r"""Weighted error and weight of each group: what adds up over batches.
+
+    $$E_k = \textstyle\sum_{i: g_i = k} w_i e_i, \qquad N_k = \sum_{i: g_i = k} w_i$$
+
+    Args:
+        error: Float tensor `(batch,)`, the error of each sample.
+        group_ids: Integer tensor `(batch,)` in `[0, num_groups)`; a row with
+            another id (-1 by custom) belongs to no group and is left out.
+        sample_weight: Optional non-negative float tensor `(batch,)`; 1 if none.
+        num_groups: Number of groups, from 1.
+
+    Returns:
+        `(error_totals, weight_totals)`, two tensors `(num_groups,)`; 0 for a
+        group that is absent.
+
+    Raises:
+        ValueError: If the tensors are not of rank 1 with equal rows.
+
+    Example:
+        >>> errors, weights = group_totals([1.0, 2.0, 4.0], [0, 1, 1], num_groups=2)
+        >>> [float(e) for e in errors], [float(w) for w in weights]
+        ([1.0, 6.0], [1.0, 2.0])
+    """
+    check_positive_int(num_groups=num_groups)
+    error = ops.convert_to_tensor(error)
+    group_ids = ops.cast(ops.convert_to_tensor(group_ids), "int32")
+    weight = (
+        ops.ones_like(error)
+        if sample_weight is None
+        else ops.cast(ops.convert_to_tensor(sample_weight), error.dtype)
+    )
+    check_rows(error=error, group_ids=group_ids, sample_weight=weight)
+    for name, tensor in (("error", error), ("group_ids", group_ids)):
+        if len(tensor.shape) != 1:
+            raise ValueError(
+                f"`{name}` must have one number a row, shape (batch,). "
+                f"Received: {name}.shape={tuple(tensor.shape)}."
+            )
+    # Backends disagree on what a segment id out of range does, so the rows of no
+    # group are summed in a segment of their own, which is cut off.
+    is_known = ops.logical_and(group_ids >= 0, group_ids < num_groups)
+    segments = ops.where(is_known, group_ids, ops.full_like(group_ids, num_groups))
+    pair = ops.stack([weight * error, weight], axis=-1)
+    totals = ops.segment_sum(pair, segments, num_segments=num_groups + 1)
+    return totals[:num_groups, 0], totals[:num_groups, 1]
+
+
+def group_means(error_totals, weight_totals):
+    """Mean error of each group.
+
+    Args:
+        error_totals: Float tensor `(num_groups,)`.
+        weight_totals: Float tensor `(num_groups,)`.
+
+    Returns:
+        Tensor `(num_groups,)` in the units of the error; 0 for an absent group
+        (its weight is 0).
+
+    Example:
+        >>> [float(m) for m in group_means([1.0, 6.0, 0.0], [1.0, 2.0, 0.0])]
+        [1.0, 3.0, 0.0]
+    """
+    return ops.divide_no_nan(
+        ops.convert_to_tensor(error_totals), ops.convert_to_tensor(weight_totals)
+    )
+
+
+def group_gap(
+    means,
+    is_present=None,
+    *,
+    distance="squared",
+    between="pairs",
+    shares=None,
+):
+    r"""How far the groups' mean errors lie apart.
+
+    With $\bar e_k$ the mean error of group $k$, over the present groups:
+    `"pairs"` is the mean over all pairs of $(\bar e_j - \bar e_k)^2$ or
+    $|\bar e_j - \bar e_k|$; `"range"` is that of the largest and the smallest
+    mean; `"overall"` is the mean over groups of that between a group and the
+    overall mean. For two groups `"pairs"` and `"range"` are both
+    $(\bar e_0 - \bar e_1)^2$ or $|\bar e_0 - \bar e_1|$.
+
+    Args:
+        means: Float tensor `(num_groups,)`.
+        is_present: Optional boolean tensor `(num_groups,)`; a group that is
+            absent is left out. All are present if none is given.
+        distance: `"squared"` or `"absolute"`.
+        between: `"pairs"`, `"range"` or `"overall"`.
+        shares: For `"overall"`: non-negative float tensor `(num_groups,)`, the
+            weight of each group in the overall mean, such as its weight total.
+            Equal if none is given.
+
+    Returns:
+        Scalar tensor in the units of the error, squared if `distance` is; 0 if
+        fewer than two groups are present. Pairs cost O(num_groups), sorted
+        ones O(num_groups · log(num_groups)).
+
+    Raises:
+        ValueError: If an option is none of those above.
+
+    Example:
+        >>> float(group_gap([1.0, 3.0])), float(group_gap([1.0, 3.0], distance="absolute"))
+        (4.0, 2.0)
+    """
+    check_one_of(DISTANCES, distance=distance)
+    check_one_of(BETWEEN, between=between)
+    means = ops.convert_to_tensor(means)
+    if is_present is None:
+        is_present = ops.ones_like(means, dtype="bool")
+    present = ops.cast(is_present, means.dtype)
+    count = ops.sum(present)
+    if between == "range":
+        spread = _range(means, is_present)
+        return ops.square(spread) if distance == "squared" else spread
+    if between == "overall":
+        shares = present if shares is None else present * shares
+        center = ops.divide_no_nan(ops.sum(shares * means), ops.sum(shares))
+        offset = means - center
+        offset = ops.square(offset) if distance == "squared" else ops.abs(offset)
+        return ops.divide_no_nan(ops.sum(present * offset), count)
+    if distance == "squared":
+        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pair need be formed.
+        center = ops.divide_no_nan(ops.sum(present * means), count)
+        squares = ops.sum(present * ops.square(means - center))
+        return ops.divide_no_nan(2.0 * squares, count - 1.0) * _flag(count > 1, means)
+    # Σ_{j<k} |m_j − m_k| = Σ_i (2i − n + 1)·m_(i) over the sorted means.
+    order = ops.argsort(ops.where(is_present, means, _largest(means)))
+    ordered = ops.take(means, order)
+    rank = ops.cast(ops.arange(means.shape[0]), means.dtype)
+    factor = (2.0 * rank - count + 1.0) * ops.cast(rank < count, means.dtype)
+    return ops.divide_no_nan(2.0 * ops.sum(factor * ordered), count * (count - 1.0))
+
+
+def _range(means, is_present):
+    highest = ops.max(ops.where(is_present, means, -_largest(means)))
+    lowest = ops.min(ops.where(is_present, means, _largest(means)))
+    return ops.where(ops.any(is_present), highest - lowest, ops.zeros_like(highest))
+
+
+def _largest(means):
+    """A number above every mean that still can be subtracted: not infinity."""
+    return ops.full_like(means, 1e30)
+
+
+def _flag(condition, like):
+    return ops.cast(condition, like.dtype)

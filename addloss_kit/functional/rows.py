@@ -1,0 +1,51 @@
+"""How a weight meets values of another rank: one rule for the whole kit."""
+
+from __future__ import annotations
+
+from keras import ops
+
+
+def align_weight(weight, values):
+    """Bring `weight` to the rank of `values`, first axes on first axes.
+
+    A weight with fewer axes than the values is repeated along the axes that it
+    lacks: a weight per row serves every step and every element of the row. A
+    weight with more axes is averaged over the surplus: a weight per element
+    weighs the row's loss by its mean.
+
+    Args:
+        weight: Tensor `(batch,)`, `(batch, time)`, `(batch, time, outputs)`, …
+        values: Tensor whose rank is wanted.
+
+    Returns:
+        Tensor of the rank of `values`, in its dtype.
+    """
+    weight = ops.cast(weight, values.dtype)
+    rank, wanted = len(weight.shape), len(values.shape)
+    if rank > wanted:
+        return ops.mean(weight, axis=tuple(range(wanted, rank)))
+    for _ in range(wanted - rank):
+        weight = ops.expand_dims(weight, -1)
+    return weight
+
+
+def row_mean(values, mask=None):
+    """The mean of each row over its other axes.
+
+    Args:
+        values: Tensor `(batch, …)`.
+        mask: Optional boolean tensor `(batch, …)` of at most the rank of
+            `values`; where it is false the value does not count.
+
+    Returns:
+        Tensor `(batch,)`; 0 for a row that is masked throughout.
+    """
+    axes = tuple(range(1, len(values.shape)))
+    if not axes:
+        return values if mask is None else values * ops.cast(mask, values.dtype)
+    if mask is None:
+        return ops.mean(values, axis=axes)
+    weight = align_weight(mask, values) * ops.ones_like(values)
+    return ops.divide_no_nan(
+        ops.sum(weight * values, axis=axes), ops.sum(weight, axis=axes)
+    )

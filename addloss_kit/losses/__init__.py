@@ -1,0 +1,23 @@
+"""Losses as terms: config and state around the formulas of `functional`."""
+
+from addloss_kit.losses.group_gap import GroupGap as GroupGap
+from addloss_kit.losses.keras_loss import FunctionLoss as FunctionLoss
+from addloss_kit.losses.keras_loss import KerasLoss as KerasLoss
+from addloss_kit.losses.keras_loss import SymbolicLoss as SymbolicLoss
+from addloss_kit.losses.loss_term import LossTerm as LossTerm
+from addloss_kit.losses.resolve import get as get
+from addloss_kit.losses.weighted import WeightedMSE as WeightedMSE
+from addloss_kit.losses.weighted import WeightedResidualNorm as WeightedResidualNorm
+from addloss_kit.losses.weighted import WeightedRMSE as WeightedRMSE
+
+__all__ = [
+    "FunctionLoss",
+    "GroupGap",
+    "KerasLoss",
+    "LossTerm",
+    "SymbolicLoss",
+    "WeightedMSE",
+    "WeightedRMSE",
+    "WeightedResidualNorm",
+    "get",
+]

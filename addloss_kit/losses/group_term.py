@@ -1,0 +1,85 @@
+"""What every term on groups' mean errors shares: totals and Inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from addloss_kit import functional
+from addloss_kit._checks import check_positive_int
+from addloss_kit.errors import PerSampleError
+from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
+from addloss_kit.losses.loss_term import LossTerm
+
+
+class GroupTerm(LossTerm):
+    """A term whose totals are the error and weight totals of each group.
+
+    Args:
+        num_groups: Number of groups K.
+        error: Error of a sample; see `errors.PerSampleError`.
+        group_ids: Name of the Input that holds the ids.
+        name: Key in the history. With an Input of another name, that name goes
+            before it, so that terms on two attributes do not collide.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        error: Any = "squared_error",
+        group_ids: str = GROUP_IDS,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_positive_int(num_groups=num_groups)
+        if name is None and group_ids != GROUP_IDS:
+            name = f"{group_ids}_{snake_case(type(self).__name__)}"
+        super().__init__(name=name, **kwargs)
+        self.num_groups = num_groups
+        self.error = error if isinstance(error, PerSampleError) else PerSampleError(error)
+        self.group_ids = group_ids
+
+    def source(self, argument: str) -> str:
+        return self.group_ids if argument == GROUP_IDS else argument
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        if argument == GROUP_IDS:
+            return Field(
+                shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
+            )
+        return self.error.field(prediction) if argument == Y_TRUE else Field()
+
+    def totals(self, y_true, y_pred, group_ids, sample_weight=None, mask=None):
+        error = self.error.per_row(y_true, y_pred, mask)
+        if sample_weight is not None:
+            sample_weight = functional.align_weight(sample_weight, error)
+        rows = ops.ones_like(error) if sample_weight is None else sample_weight
+        errors, weights = functional.group_totals(
+            error, group_ids, sample_weight, num_groups=self.num_groups
+        )
+        # Rows without weight are padding: they do not make the batch larger.
+        count = ops.sum(ops.cast(rows > 0, error.dtype))
+        return {"error": errors, "weight": weights, "rows": count}
+
+    def batch_means(self, totals: Any) -> tuple[Any, Any]:
+        """Mean error and weight of each group in the batch at hand."""
+        weight = totals["weight"]
+        return functional.group_means(totals["error"], weight), weight
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_groups": self.num_groups,
+            "error": keras.saving.serialize_keras_object(self.error),
+            "group_ids": self.group_ids,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> GroupTerm:
+        config = dict(config)
+        if isinstance(config.get("error"), dict):
+            config["error"] = keras.saving.deserialize_keras_object(config["error"])
+        return cls(**config)

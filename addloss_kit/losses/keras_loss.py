@@ -1,0 +1,174 @@
+"""Any Keras loss, and any function, as a term."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable
+
+import keras
+from keras import ops
+
+from addloss_kit._checks import received
+from addloss_kit.errors import (
+    PerSampleError,
+    as_keras_target,
+    deserialize_loss,
+    serialize_function,
+)
+from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
+from addloss_kit.functional import align_weight
+from addloss_kit.losses.loss_term import LossTerm
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class KerasLoss(LossTerm):
+    """A Keras loss as a term, reduced by Keras's own rule.
+
+    Args:
+        loss: Name, class, object or function, as `compile(loss=...)` takes it.
+        name: Key in the history; the loss's own name if none is given.
+
+    Call arguments:
+        y_true, y_pred: As the loss takes them.
+        sample_weight: Optional; see `functional.align_weight`.
+
+    Returns:
+        Σ w·l / number of samples (or steps); Σ w·l for `reduction="sum"`;
+        Σ w·l / Σ w for `reduction="mean_with_sample_weight"`. Masked steps count
+        neither above nor below.
+
+    Raises:
+        ValueError: If Keras does not know the loss, or its reduction is None.
+    """
+
+    def __init__(self, loss: Any, *, name: str | None = None, **kwargs: Any) -> None:
+        self_error = loss if isinstance(loss, PerSampleError) else PerSampleError(loss)
+        super().__init__(name=name or snake_case(self_error.name), **kwargs)
+        self.error = self_error
+        if self.error.reduction in (None, "none"):
+            raise ValueError(
+                "A term is one number, so its loss needs a reduction. Construct it with "
+                f"`reduction='sum_over_batch_size'`. {received(reduction=None)}"
+            )
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        return self.error.field(prediction) if argument == Y_TRUE else Field()
+
+    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+        values = self.error(y_true, y_pred)
+        return reduction_totals(values, sample_weight, mask, self.error.reduction, self)
+
+    def value(self, totals, training=False):
+        total, count = totals
+        if self.error.reduction == "sum":
+            return total
+        return ops.divide_no_nan(total, count)
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        return {**config, "loss": keras.saving.serialize_keras_object(self.error)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> KerasLoss:
+        config = dict(config)
+        return cls(keras.saving.deserialize_keras_object(config.pop("loss")), **config)
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class FunctionLoss(LossTerm):
+    """Any function of tensors as a term: each parameter names what it needs.
+
+    Args:
+        function: `f(y_true, y_pred, …)`, in `keras.ops` or in the code of the
+            backend. It returns a scalar, or a value per row (or step), which is
+            averaged. Save needs it registered with Keras.
+        name: Key in the history; the function's name if none is given.
+
+    Raises:
+        ValueError: If it returns a scalar, takes no `sample_weight`, and the
+            model has weights for it: they could have no effect.
+    """
+
+    def __init__(
+        self, function: Callable, *, name: str | None = None, **kwargs: Any
+    ) -> None:
+        own_name = getattr(function, "__name__", type(function).__name__)
+        super().__init__(name=name or snake_case(own_name.strip("<>")), **kwargs)
+        self.function = function
+        self._takes = list(inspect.signature(function).parameters.values())
+
+    def _signature(self) -> list:
+        named = [p for p in self._takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if any(p.name == SAMPLE_WEIGHT for p in named):
+            return named
+        extra = inspect.Parameter(
+            SAMPLE_WEIGHT, inspect.Parameter.KEYWORD_ONLY, default=None
+        )
+        mask = inspect.Parameter("mask", inspect.Parameter.KEYWORD_ONLY, default=None)
+        has_mask = any(p.name == "mask" for p in named)
+        return [*named, extra] if has_mask else [*named, extra, mask]
+
+    def totals(self, **arguments):
+        own = {p.name for p in self._takes}
+        if Y_TRUE in arguments and Y_PRED in arguments:
+            y_true, y_pred = arguments[Y_TRUE], arguments[Y_PRED]
+            if "float" in keras.backend.standardize_dtype(y_true.dtype):
+                arguments[Y_TRUE] = as_keras_target(y_true, y_pred)
+        values = self.function(**{k: v for k, v in arguments.items() if k in own})
+        values = ops.convert_to_tensor(values)
+        weight = None if SAMPLE_WEIGHT in own else arguments.get(SAMPLE_WEIGHT)
+        mask = None if "mask" in own else arguments.get("mask")
+        return reduction_totals(values, weight, mask, "sum_over_batch_size", self)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "function": serialize_function(self.function)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> FunctionLoss:
+        config = dict(config)
+        return cls(deserialize_loss(config.pop("function")), **config)
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class SymbolicLoss(LossTerm):
+    """A scalar that the graph already computes, as Keras 2's `add_loss` took it.
+
+    Args:
+        name: Key in the history.
+    """
+
+    def totals(self, value):
+        # The mean over replicas: each has computed the value of its own rows.
+        return value, ops.ones_like(value)
+
+
+def reduction_totals(values, sample_weight, mask, reduction, term):
+    """Keras's reduction as an additive pair `(total, count)`.
+
+    Args:
+        values: Losses per sample `(batch,)` or step `(batch, time)`; a scalar
+            stands for itself.
+        sample_weight: Weights or `None`; see `functional.align_weight`.
+        mask: Boolean mask of the prediction, or `None`.
+        reduction: As in `keras.losses.Loss`.
+        term: The term, for the message.
+
+    Raises:
+        ValueError: If a scalar meets weights.
+    """
+    if len(values.shape) == 0:
+        if sample_weight is not None:
+            raise ValueError(
+                f"`{term.name}` returns one number for the whole batch, so sample weights "
+                "cannot be applied to it. Return a value per row, or take `sample_weight` "
+                f"as a parameter. {received(**{'value.shape': '()'})}"
+            )
+        return values, ops.ones_like(values)
+    ones = ops.ones_like(values)
+    weight = ones if sample_weight is None else align_weight(sample_weight, values) * ones
+    # A mask of more axes than the losses has been used up inside the loss (CTC).
+    valid = ones
+    if mask is not None and len(mask.shape) <= len(values.shape):
+        valid = align_weight(mask, values) * ones
+    count = valid * weight if reduction == "mean_with_sample_weight" else valid
+    return ops.sum(valid * weight * values), ops.sum(count)

@@ -1,0 +1,88 @@
+"""Running totals of groups: a mean that is smooth, a gradient that is unbiased."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from addloss_kit import functional
+
+# How many times the weight that the running totals expect of a group in a batch
+# may enter the gradient. Shuffled batches seldom exceed it; but a group that comes
+# back after a long absence meets a decayed total, and without a bound its first
+# batches would count up to 1 / (1 − momentum) times, which diverges. Tried from 1
+# to 100: at 3 the bias is below a tenth of a percent for 2 to 20 groups at batch
+# 16 (1 costs 0.5 to 2.5 %), and rows sorted by group still train.
+_MAX_FACTOR = 3.0
+
+
+class RunningTotals:
+    """Exponentially decayed totals per row, held as weights of a layer.
+
+    Args:
+        layer: The layer that owns the weights, so that they are saved.
+        num_groups: Number of groups K.
+        momentum: How much of the totals a step keeps, in `(0, 1)`.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, num_groups: int, momentum: float):
+        self.momentum = momentum
+
+        def zeros(name: str, shape: tuple) -> Any:
+            return layer.add_weight(
+                name=name,
+                shape=shape,
+                initializer="zeros",
+                trainable=False,
+                # Every replica computes the same sums over all replicas.
+                aggregation="only_first_replica",
+            )
+
+        self.error = zeros("running_error", (num_groups,))
+        self.weight = zeros("running_weight", (num_groups,))
+        # The sum of the decaying factors: the totals are biased towards their
+        # start of 0 by just this much.
+        self.mass = zeros("running_mass", ())
+
+    def update(self, totals: dict) -> tuple[Any, Any]:
+        """Take in a batch.
+
+        Args:
+            totals: `error` and `weight` `(num_groups,)`, `rows` scalar: sums
+                over the whole batch.
+
+        Returns:
+            `(means, weight)`, both `(num_groups,)`: the running mean error of
+            each group, whose gradient is that of the batch's error total over
+            the weight that a batch of this many rows is expected to have; and
+            the running weight, 0 for a group never seen.
+        """
+        rows = totals["rows"]
+        # A batch without rows says nothing, so nothing decays.
+        keep = ops.where(rows > 0, self.momentum, 1.0)
+        keep = ops.cast(keep, self.error.dtype)
+        values = {
+            "error": self._decay(
+                self.error, ops.divide_no_nan(totals["error"], rows), keep
+            ),
+            "weight": self._decay(
+                self.weight, ops.divide_no_nan(totals["weight"], rows), keep
+            ),
+            "mass": self._decay(self.mass, ops.ones_like(rows), keep),
+        }
+        for name, value in values.items():
+            getattr(self, name).assign(value)
+        means = functional.group_means(values["error"], values["weight"])
+        expected = rows * ops.divide_no_nan(values["weight"], values["mass"])
+        expected = ops.maximum(expected, totals["weight"] / _MAX_FACTOR)
+        error = totals["error"]
+        # The value is the running mean; the gradient that of error / expected.
+        slope = ops.divide_no_nan(error - ops.stop_gradient(error), expected)
+        return means + slope, values["weight"]
+
+    @staticmethod
+    def _decay(variable: Any, news: Any, keep: Any) -> Any:
+        news = ops.stop_gradient(ops.cast(news, variable.dtype))
+        return keep * variable + (1.0 - keep) * news

@@ -1,0 +1,168 @@
+"""Terms with a weight per sample and per output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from addloss_kit import functional
+from addloss_kit._checks import check_one_of, received
+from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE, Field
+from addloss_kit.functional import weighted as formulas
+from addloss_kit.losses.loss_term import LossTerm
+
+
+class _Weighted(LossTerm):
+    """What the weighted terms share: where the weights come from.
+
+    Either an Input `sample_weight` of the target's shape, or `weights=`, one
+    weight per output that all rows share; then there is no such Input.
+    """
+
+    def __init__(self, *, weights: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weights_per_output: list | None = None
+        if weights is not None:
+            array = np.asarray(weights, "float64")
+            if not np.all(np.isfinite(array)) or np.any(array < 0) or array.ndim == 0:
+                raise ValueError(
+                    "`weights` must be finite numbers from 0, one per output. "
+                    f"{received(weights=weights)}"
+                )
+            self.weights_per_output = array.tolist()
+
+    def _signature(self) -> list:
+        parameters = super()._signature()
+        if self.weights_per_output is None:
+            return parameters
+        return [p for p in parameters if p.name != SAMPLE_WEIGHT]
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        shape = tuple(prediction.shape[1:])
+        if argument not in (Y_TRUE, SAMPLE_WEIGHT):
+            return Field()
+        return Field(
+            shape=shape,
+            dtype=keras.backend.standardize_dtype(prediction.dtype),
+            reason=self.name,
+        )
+
+    def _weight(self, sample_weight: Any, y_pred: Any, mask: Any) -> Any:
+        """The weight of every element, 0 where the sequence is masked."""
+        if self.weights_per_output is not None:
+            per_output = ops.convert_to_tensor(self.weights_per_output, y_pred.dtype)
+            if tuple(per_output.shape) != tuple(y_pred.shape[1:]):
+                raise ValueError(
+                    "`weights` must have one weight per output. "
+                    f"{received(**{'weights.shape': per_output.shape, 'y_pred.shape': y_pred.shape})}"
+                )
+            sample_weight = ops.broadcast_to(per_output, ops.shape(y_pred))
+        elif sample_weight is None:
+            raise ValueError(
+                f"`{self.name}` needs weights. Pass `sample_weight`, or construct the "
+                "term with `weights=[...]`, one per output. "
+                f"{received(sample_weight=None)}"
+            )
+        if mask is not None:
+            sample_weight = sample_weight * functional.align_weight(mask, y_pred)
+        return sample_weight
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "weights": self.weights_per_output}
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class WeightedMSE(_Weighted):
+    r"""Weighted mean squared error, $\sum w (y - \hat y)^2 / \sum w$.
+
+    Args:
+        weights: One weight per output, shared by all rows: each row counts them
+            anew, so the value does not grow with the batch. If none, the model
+            gets an Input `sample_weight` of the target's shape.
+        name: Key in the history.
+
+    Call arguments:
+        y_true, y_pred: `(batch, outputs)`.
+        sample_weight: `(batch, outputs)`, or, when the term is called by hand,
+            `(outputs,)`, counted once (see `functional.weighted_mse`).
+
+    Example:
+        >>> y_true = [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+        >>> y_pred = [[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]]
+        >>> weights = [0.25, 0.5, 1.0, 0.75]
+        >>> round(float(WeightedMSE()(y_true, y_pred, weights)), 6)
+        0.8
+        >>> round(float(WeightedMSE(weights=weights)(y_true, y_pred)), 6)
+        0.4
+    """
+
+    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+        weight = self._weight(sample_weight, y_pred, mask)
+        return formulas.weighted_mse_totals(y_true, y_pred, weight)
+
+
+class _RootTerm(_Weighted):
+    def __init__(self, *, over: str = "batch", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_one_of(("batch", "sample"), over=over)
+        self.over = over
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "over": self.over}
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class WeightedRMSE(_RootTerm):
+    r"""Weighted RMSE, $\sqrt{\sum w (y - \hat y)^2 / \sum w}$.
+
+    Args:
+        over: `"batch"`: one root over all rows and outputs, so it depends on
+            how the rows are batched. `"sample"`: a root per row, then their mean.
+        weights: One weight per output, shared by all rows; see `WeightedMSE`.
+        name: Key in the history.
+
+    Call arguments:
+        y_true, y_pred, sample_weight: `(batch, outputs)`.
+
+    Example:
+        >>> float(WeightedRMSE(weights=[1.0, 5.0])([[0.0, 0.0]], [[3.0, 3.0]]))
+        3.0
+    """
+
+    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+        weight = self._weight(sample_weight, y_pred, mask)
+        return formulas.rmse_totals(y_true, y_pred, weight, over=self.over)
+
+    def value(self, totals, training=False):
+        return formulas.finish_rmse(totals, over=self.over)
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class WeightedResidualNorm(_RootTerm):
+    r"""Weighted residual norm, $\sqrt{\sum w (y - \hat y)^2} / \sum w$.
+
+    Not an RMSE: see `functional.weighted_residual_norm`.
+
+    Args:
+        over: `"batch"`: one norm over all rows and outputs. `"sample"`: a norm
+            per row, then their mean.
+        weights: One weight per output, shared by all rows; see `WeightedMSE`.
+        name: Key in the history.
+
+    Call arguments:
+        y_true, y_pred, sample_weight: `(batch, outputs)`.
+
+    Example:
+        >>> float(WeightedResidualNorm()([[0.0, 0.0]], [[3.0, 4.0]], [[1.0, 1.0]]))
+        2.5
+    """
+
+    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+        weight = self._weight(sample_weight, y_pred, mask)
+        return formulas.residual_norm_totals(y_true, y_pred, weight, over=self.over)
+
+    def value(self, totals, training=False):
+        return formulas.finish_residual_norm(totals, over=self.over)

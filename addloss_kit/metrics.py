@@ -1,0 +1,213 @@
+"""Metrics per group, exact over the epoch: they add up totals, not batch values."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import keras
+from keras import ops
+
+from addloss_kit import functional
+from addloss_kit._checks import check_one_of, check_positive_int, received
+from addloss_kit.errors import PerSampleError
+from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
+from addloss_kit.functional.groups import BETWEEN, DISTANCES
+
+# Each group of GroupError is a line in every log; more than this nobody reads,
+# and the gap or `group_report` says it better.
+_MAX_LOGGED_GROUPS = 1000
+
+
+class _GroupMetric(keras.metrics.Metric):
+    """Error and weight totals of each group since the last reset."""
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        error: Any = "squared_error",
+        group_ids: str = GROUP_IDS,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_positive_int(num_groups=num_groups)
+        if name is None:
+            name = snake_case(type(self).__name__)
+            name = name if group_ids == GROUP_IDS else f"{group_ids}_{name}"
+        super().__init__(name=name, **kwargs)
+        self.num_groups = num_groups
+        self.error = error if isinstance(error, PerSampleError) else PerSampleError(error)
+        self.group_ids = group_ids
+        # float32 sums of many batches drift; the second row holds what rounding
+        # has cut off the first (Neumaier's summation).
+        self.error_totals = self._sums("error_totals")
+        self.weight_totals = self._sums("weight_totals")
+
+    def _sums(self, name: str) -> Any:
+        return self.add_variable(shape=(2, self.num_groups), initializer="zeros", name=name)
+
+    def source(self, argument: str) -> str:
+        """The name of the Input that feeds `argument`."""
+        return self.group_ids if argument == GROUP_IDS else argument
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        """What the Input of `argument` must look like."""
+        if argument == GROUP_IDS:
+            return Field(
+                shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
+            )
+        return self.error.field(prediction) if argument == Y_TRUE else Field()
+
+    def update_state(self, y_true, y_pred, group_ids, sample_weight=None, mask=None):
+        """Add a batch.
+
+        Args:
+            y_true, y_pred: `(batch, …)`, as the error takes them.
+            group_ids: Integers `(batch,)`; -1 for no group.
+            sample_weight: Optional weights `(batch,)`; per element, their mean.
+            mask: Optional boolean mask of the prediction's steps.
+        """
+        y_pred = ops.cast(y_pred, self.dtype)
+        error = self.error.per_row(ops.convert_to_tensor(y_true), y_pred, mask)
+        if sample_weight is not None:
+            sample_weight = functional.align_weight(
+                ops.convert_to_tensor(sample_weight), error
+            )
+        ids = ops.reshape(ops.cast(group_ids, "int32"), (-1,))
+        errors, weights = functional.group_totals(
+            error, ids, sample_weight, num_groups=self.num_groups
+        )
+        _add(self.error_totals, errors)
+        _add(self.weight_totals, weights)
+
+    def means(self) -> tuple[Any, Any]:
+        """Mean error and weight of each group, both `(num_groups,)`."""
+        error = ops.sum(self.error_totals, axis=0)
+        weight = ops.sum(self.weight_totals, axis=0)
+        return functional.group_means(error, weight), weight
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_groups": self.num_groups,
+            "error": keras.saving.serialize_keras_object(self.error),
+            "group_ids": self.group_ids,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> _GroupMetric:
+        config = dict(config)
+        if isinstance(config.get("error"), dict):
+            config["error"] = keras.saving.deserialize_keras_object(config["error"])
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("addloss_kit.metrics")
+class GroupError(_GroupMetric):
+    """Mean error of each group over the epoch.
+
+    Args:
+        num_groups: Number of groups, at most 1,000.
+        error: Error of a sample, as in `losses.GroupGap`.
+        group_names: Names for the history; the ids if none are given.
+        group_ids: Name of the Input that holds the ids.
+        name: Beginning of the keys in the history: `group_error_0`, …
+
+    Returns:
+        A dict of scalars, one a group, in the units of the error; 0 for a group
+        without weight.
+
+    Example:
+        >>> metric = GroupError(2)
+        >>> metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], [0, 1])
+        >>> {name: float(value) for name, value in metric.result().items()}
+        {'group_error_0': 1.0, 'group_error_1': 9.0}
+    """
+
+    def __init__(
+        self, num_groups: int, *, group_names: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(num_groups, **kwargs)
+        if num_groups > _MAX_LOGGED_GROUPS:
+            raise ValueError(
+                f"`GroupError` logs one number a group, at most {_MAX_LOGGED_GROUPS}. "
+                f"Use `metrics.GroupGap`, or `group_report`. {received(num_groups=num_groups)}"
+            )
+        if group_names is not None and len(group_names) != num_groups:
+            raise ValueError(
+                "`group_names` must have one name a group. "
+                f"{received(group_names=list(group_names), num_groups=num_groups)}"
+            )
+        self.group_names = None if group_names is None else [str(n) for n in group_names]
+
+    def result(self) -> dict:
+        means, _ = self.means()
+        names = self.group_names or range(self.num_groups)
+        return {f"{self.name}_{name}": means[k] for k, name in enumerate(names)}
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "group_names": self.group_names}
+
+
+@keras.saving.register_keras_serializable("addloss_kit.metrics")
+class GroupGap(_GroupMetric):
+    """Gap between the groups' mean errors over the epoch.
+
+    Args:
+        num_groups: Number of groups.
+        error: Error of a sample, as in `losses.GroupGap`.
+        distance: `"squared"` or `"absolute"`.
+        between: `"pairs"`, `"range"` or `"overall"`; see `functional.group_gap`.
+        group_ids: Name of the Input that holds the ids.
+        name: Key in the history; `"group_gap"`.
+
+    Returns:
+        Scalar in the units of the error, squared if `distance` is. Groups
+        without weight are left out; 0 with fewer than two groups.
+
+    Example:
+        >>> metric = GroupGap(2, distance="absolute")
+        >>> metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], [0, 1])
+        >>> float(metric.result())
+        8.0
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        distance: str = "squared",
+        between: str = "pairs",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_groups, **kwargs)
+        check_one_of(DISTANCES, distance=distance)
+        check_one_of(BETWEEN, between=between)
+        self.distance = distance
+        self.between = between
+
+    def result(self):
+        means, weight = self.means()
+        return functional.group_gap(
+            means, weight > 0, distance=self.distance, between=self.between, shares=weight
+        )
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "distance": self.distance,
+            "between": self.between,
+        }
+
+
+def _add(sums: Any, news: Any) -> None:
+    """Add `news` to row 0 of `sums`, and what rounding cuts off to row 1."""
+    news = ops.cast(news, sums.dtype)
+    total, rest = sums[0], sums[1]
+    new_total = total + news
+    cut_off = ops.where(
+        ops.abs(total) >= ops.abs(news),
+        (total - new_total) + news,
+        (news - new_total) + total,
+    )
+    sums.assign(ops.stack([new_total, rest + cut_off]))
