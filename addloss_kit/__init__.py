@@ -12,6 +12,7 @@ if int(_keras.__version__.split(".")[0]) < 3:
 from addloss_kit import functional as functional
 from addloss_kit import losses as losses
 from addloss_kit import metrics as metrics
+from addloss_kit._version import __version__ as __version__
 from addloss_kit.building import add_loss as add_loss
 from addloss_kit.building import add_metric as add_metric
 from addloss_kit.building import build_training_model as build_training_model
@@ -20,8 +21,6 @@ from addloss_kit.data import pack_inputs as pack_inputs
 from addloss_kit.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.exporting import export_inference_model as export_inference_model
 from addloss_kit.training_model import TrainingModel as TrainingModel
-
-from addloss_kit._version import __version__ as __version__
 
 __all__ = [
     "LossEndpoint",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -189,7 +190,8 @@ def _attach(
             f"{received(**{'value.shape': tuple(value.shape)})}"
         )
     endpoint = find_endpoint(model)
-    predictions, arguments = model.outputs, {}
+    predictions: list = model.outputs
+    arguments: dict = {}
     bound_terms: list[BoundTerm] = []
     bound_metrics: list[BoundMetric] = []
     predictor_inputs = None
@@ -331,7 +333,8 @@ def _inputs_of_subclassed(predictor: Any, overrides: dict) -> Any:
             )
         raise ValueError(
             "The input shape of the predictor is not known. Call it once on a batch, or "
-            f"pass `inputs={{'x': keras.Input(shape)}}`. {received(predictor=predictor.name)}"
+            "pass `inputs={'x': keras.Input(shape)}`. "
+            f"{received(predictor=predictor.name)}"
         )
 
     def make(name: str, shape: Any) -> Any:

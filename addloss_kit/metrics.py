@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -131,7 +132,8 @@ class GroupError(_GroupMetric):
         if num_groups > _MAX_LOGGED_GROUPS:
             raise ValueError(
                 f"`GroupError` logs one number a group, at most {_MAX_LOGGED_GROUPS}. "
-                f"Use `metrics.GroupGap`, or `group_report`. {received(num_groups=num_groups)}"
+                "Use `metrics.GroupGap`, or `group_report`. "
+                f"{received(num_groups=num_groups)}"
             )
         if group_names is not None and len(group_names) != num_groups:
             raise ValueError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def pack_inputs(
 
     Example:
         >>> import addloss_kit as alk, keras
-        >>> predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+        >>> x = keras.Input((2,), name="x")
+        >>> predictor = keras.Model(x, keras.layers.Dense(1)(x))
         >>> model = alk.build_training_model(predictor, "mse")
         >>> packed = pack_inputs(model, [[1, 2], [3, 4]], [5, 6])
         >>> {name: array.shape for name, array in packed.items()}
@@ -223,8 +225,9 @@ def _check_whole(name: str, array: np.ndarray) -> None:
     if not is_whole.all():
         row = tuple(np.argwhere(~is_whole)[0])
         raise ValueError(
-            f"`{name}` must be whole numbers. Round them if that is meant. Received: "
-            f"{int((~is_whole).sum())} others, the first being {array[row]:g} at row {row[0]}."
+            f"`{name}` must be whole numbers. Round them if that is meant. "
+            f"Received: {int((~is_whole).sum())} others, the first being {array[row]:g} "
+            f"at row {row[0]}."
         )
 
 
@@ -240,7 +243,8 @@ def _check_rows(packed: dict) -> None:
         if array.shape[0] != first.shape[0]:
             shapes = {f"{name}.shape": array.shape, f"{first_name}.shape": first.shape}
             raise ValueError(
-                f"`{name}` must have one row per row of `{first_name}`. {received(**shapes)}"
+                f"`{name}` must have one row per row of `{first_name}`. "
+                f"{received(**shapes)}"
             )
     if first.shape[0] == 0:
         raise ValueError(f"There must be at least one row. {received(rows=0)}")
@@ -292,8 +296,9 @@ def _check_values(name: str, array: np.ndarray, field: Field) -> None:
             row = int(np.argwhere(is_outside)[0][0])
             raise ValueError(
                 f"`{name}` must lie in [0, {field.num_groups}) for num_groups="
-                f"{field.num_groups}, or be -1 for no group. Received: "
-                f"{int(is_outside.sum())} ids outside, the first being {array[row]} at row {row}."
+                f"{field.num_groups}, or be -1 for no group. "
+                f"Received: {int(is_outside.sum())} ids outside, the first being "
+                f"{array[row]} at row {row}."
             )
         return
     if field.role not in (Y_TRUE, SAMPLE_WEIGHT) or array.dtype.kind != "f":

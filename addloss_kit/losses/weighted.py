@@ -55,9 +55,10 @@ class _Weighted(LossTerm):
         if self.weights_per_output is not None:
             per_output = ops.convert_to_tensor(self.weights_per_output, y_pred.dtype)
             if tuple(per_output.shape) != tuple(y_pred.shape[1:]):
+                shapes = {"weights.shape": tuple(per_output.shape)}
+                shapes["y_pred.shape"] = tuple(y_pred.shape)
                 raise ValueError(
-                    "`weights` must have one weight per output. "
-                    f"{received(**{'weights.shape': per_output.shape, 'y_pred.shape': y_pred.shape})}"
+                    f"`weights` must have one weight per output. {received(**shapes)}"
                 )
             sample_weight = ops.broadcast_to(per_output, ops.shape(y_pred))
         elif sample_weight is None:
