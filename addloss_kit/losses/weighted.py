@@ -34,6 +34,15 @@ class _Weighted(LossTerm):
                 )
             self.weights_per_output = array.tolist()
 
+    @property
+    def required_arguments(self) -> tuple[str, ...]:
+        # `totals` has a default for weights only as `weights=` can replace them.
+        return super().required_arguments + super().optional_arguments
+
+    @property
+    def optional_arguments(self) -> tuple[str, ...]:
+        return ()
+
     def _signature(self) -> list:
         parameters = super()._signature()
         if self.weights_per_output is None:
