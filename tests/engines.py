@@ -1,0 +1,51 @@
+"""Gradients and compiled execution on whichever backend the tests run."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def as_numpy(x):
+    """A tensor of any backend as a NumPy array."""
+    return ops.convert_to_numpy(x)
+
+
+def gradient(function, x):
+    """Gradient of a scalar function at `x`, as NumPy."""
+    x = np.asarray(x, "float32")
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        variable = tf.Variable(x)
+        with tf.GradientTape() as tape:
+            value = function(variable.value())
+        return tape.gradient(value, variable, unconnected_gradients="zero").numpy()
+    if backend == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    import torch
+
+    leaf = torch.tensor(x, requires_grad=True)
+    function(leaf).backward()
+    return np.zeros_like(x) if leaf.grad is None else leaf.grad.numpy()
+
+
+def compiled(function):
+    """The function as a graph and by XLA, by the name of the execution."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return {
+            "graph": tf.function(function),
+            "xla": tf.function(function, jit_compile=True),
+        }
+    if backend == "jax":
+        import jax
+
+        return {"xla": jax.jit(function)}
+    return {}  # The torch backend of Keras runs eagerly.
