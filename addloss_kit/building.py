@@ -219,10 +219,11 @@ def _attach(
             f"{received(name=name, taken=sorted(taken))}"
         )
     source = f"{name}_value"
-    bound_terms.append(BoundTerm(SymbolicLoss(name=name), name, weight, {"value": source}))
     names = [f"y_pred_{i}" for i in range(len(predictions))]
     if endpoint is not None:
         names = endpoint.prediction_names
+    sources = {"value": source, Y_PRED: names[0]}
+    bound_terms.append(BoundTerm(SymbolicLoss(name=name), name, weight, sources))
     return _assemble(
         inputs=list(model.inputs),
         outputs=keras.tree.pack_sequence_as(model.output, list(range(len(model.outputs)))),

@@ -6,6 +6,7 @@ axis is the sum over all devices. So only TensorFlow needs anything here.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import keras
@@ -32,3 +33,47 @@ def sum_over_replicas(totals: Any) -> Any:
     flat = tf.nest.flatten(totals)
     summed = context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
     return tf.nest.pack_sequence_as(totals, summed)
+
+
+class ReplicaLosses(threading.local):
+    """The losses that a layer has added, apart for each replica.
+
+    `tf.distribute.MirroredStrategy` runs one thread per replica over the same
+    layers, one at a time; whenever one needs the others (an all-reduce, the
+    update of a weight, a synchronised BatchNormalization) it waits and the next
+    runs. Keras keeps a layer's losses in one list, `Layer._losses`, so after such
+    a change of threads a replica would clear what another has added and read
+    what is not its own: the logged loss came out at 1.5 times its value on 2
+    replicas, and activity regularisers lost their gradient. With one list per
+    thread a replica sees what it alone has added. It is used as Keras uses the
+    list: extended, copied by a slice, cleared.
+    """
+
+    def __init__(self) -> None:  # runs in each thread that touches the object
+        self._losses: list = []
+
+    def extend(self, losses: Any) -> None:
+        self._losses.extend(losses)
+
+    def clear(self) -> None:
+        self._losses.clear()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._losses[index]
+
+
+def separate_losses(model: keras.Model) -> None:
+    """Keep the losses of the model's layers apart where replicas share them.
+
+    Args:
+        model: A model, made in the scope of its strategy.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return
+    for layer in model._flatten_layers():
+        # Past Keras's own `__setattr__`, which would copy it into a list.
+        object.__setattr__(layer, "_losses", ReplicaLosses())

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
+from addloss_kit.distribution import separate_losses
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
 from addloss_kit.functional import align_weight
@@ -86,6 +87,7 @@ class TrainingModel(keras.Model):
             keras.metrics.Mean(name=f"{name}_loss" if name in taken else name)
             for name in _logged_names(endpoint)
         ]
+        separate_losses(self)
 
     # What the model is made of ------------------------------------------------
 
@@ -195,6 +197,9 @@ class TrainingModel(keras.Model):
         given = _bind(super().fit, x, y, *args, **kwargs)
         self._check_call("fit", given)
         self._check_validation(given.get("validation_data"))
+        if hasattr(x, "element_spec") and "shuffle" not in given:
+            # A dataset has an order of its own; Keras warns of its own default.
+            kwargs["shuffle"] = False
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):

@@ -17,7 +17,7 @@ from addloss_kit.errors import (
     serialize_function,
 )
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
-from addloss_kit.functional import align_weight
+from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.losses.loss_term import LossTerm
 
 
@@ -36,7 +36,8 @@ class KerasLoss(LossTerm):
     Returns:
         Σ w·l / number of samples (or steps); Σ w·l for `reduction="sum"`;
         Σ w·l / Σ w for `reduction="mean_with_sample_weight"`. Masked steps count
-        neither above nor below.
+        neither above nor below. A loss that is one number for the whole batch
+        (`Dice` without an `axis`) is multiplied by the mean weight, as in Keras.
 
     Raises:
         ValueError: If Keras does not know the loss, or its reduction is None.
@@ -57,7 +58,12 @@ class KerasLoss(LossTerm):
 
     def totals(self, y_true, y_pred, sample_weight=None, mask=None):
         values = self.error(y_true, y_pred)
-        return reduction_totals(values, sample_weight, mask, self.error.reduction, self)
+        mask = own_mask(values, mask)
+        if sample_weight is not None and len(values.shape) == 0:
+            values = values * ops.ones_like(sample_weight)
+        return reduction_totals(
+            values, sample_weight, mask, self.error.reduction, self, [y_pred]
+        )
 
     def value(self, totals, training=False):
         total, count = totals
@@ -119,7 +125,8 @@ class FunctionLoss(LossTerm):
         values = ops.convert_to_tensor(values)
         weight = None if SAMPLE_WEIGHT in own else arguments.get(SAMPLE_WEIGHT)
         mask = None if "mask" in own else arguments.get("mask")
-        return reduction_totals(values, weight, mask, "sum_over_batch_size", self)
+        like = [arguments[Y_PRED]] if Y_PRED in arguments else list(arguments.values())
+        return reduction_totals(values, weight, mask, "sum_over_batch_size", self, like)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "function": serialize_function(self.function)}
@@ -134,25 +141,28 @@ class FunctionLoss(LossTerm):
 class SymbolicLoss(LossTerm):
     """A scalar that the graph already computes, as Keras 2's `add_loss` took it.
 
+    Over several replicas it is their mean, weighted by rows: exact for a value
+    that is itself a mean over rows.
+
     Args:
         name: Key in the history.
     """
 
-    def totals(self, value):
-        # The mean over replicas: each has computed the value of its own rows.
-        return value, ops.ones_like(value)
+    def totals(self, value, y_pred):
+        return _scalar_totals(value, [y_pred])
 
 
-def reduction_totals(values, sample_weight, mask, reduction, term):
+def reduction_totals(values, sample_weight, mask, reduction, term, arguments):
     """Keras's reduction as an additive pair `(total, count)`.
 
     Args:
         values: Losses per sample `(batch,)` or step `(batch, time)`; a scalar
-            stands for itself.
+            counts as a mean over rows, as a sum with `reduction="sum"`.
         sample_weight: Weights or `None`; see `functional.align_weight`.
         mask: Boolean mask of the prediction, or `None`.
         reduction: As in `keras.losses.Loss`.
         term: The term, for the message.
+        arguments: What the values were computed from.
 
     Raises:
         ValueError: If a scalar meets weights.
@@ -164,7 +174,9 @@ def reduction_totals(values, sample_weight, mask, reduction, term):
                 "cannot be applied to it. Return a value per row, or take `sample_weight` "
                 f"as a parameter. {received(**{'value.shape': '()'})}"
             )
-        return values, ops.ones_like(values)
+        if reduction == "sum":
+            return values, ops.ones_like(values)
+        return _scalar_totals(values, arguments)
     ones = ops.ones_like(values)
     weight = ones if sample_weight is None else align_weight(sample_weight, values) * ones
     # A mask of more axes than the losses has been used up inside the loss (CTC).
@@ -173,3 +185,18 @@ def reduction_totals(values, sample_weight, mask, reduction, term):
         valid = align_weight(mask, values) * ones
     count = valid * weight if reduction == "mean_with_sample_weight" else valid
     return ops.sum(valid * weight * values), ops.sum(count)
+
+
+def _scalar_totals(value, arguments):
+    """A mean over rows as an additive pair `(total, rows)`.
+
+    Args:
+        value: Scalar of the batch at hand.
+        arguments: What it was computed from. The first tensor with a batch axis
+            says how many rows there are.
+    """
+    batched = [tensor for tensor in arguments if len(tensor.shape) > 0]
+    rows = ops.shape(batched[0])[0] if batched else 1
+    rows = ops.cast(rows, value.dtype)
+    # A replica without rows has a mean of 0/0.
+    return ops.where(rows > 0, value * rows, ops.zeros_like(value)), rows

@@ -112,6 +112,14 @@ class LossTerm(keras.layers.Layer):
         """Create the state, if the term has any."""
         self.built = True
 
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Keras, for state that every replica computes alike.
+
+        It is a function of totals over all replicas, so the first one's will do.
+        """
+        kwargs.setdefault("aggregation", "only_first_replica")
+        return super().add_weight(*args, **kwargs)
+
     def compute_loss(self, training: bool = False, **arguments: Any) -> Any:
         """The value over the whole batch, on however many replicas it lies."""
         if self.accepts("training"):

@@ -36,8 +36,6 @@ class RunningTotals:
                 shape=shape,
                 initializer="zeros",
                 trainable=False,
-                # Every replica computes the same sums over all replicas.
-                aggregation="only_first_replica",
             )
 
         self.error = zeros("running_error", (num_groups,))
