@@ -35,6 +35,28 @@ def sum_over_replicas(totals: Any) -> Any:
     return tf.nest.pack_sequence_as(totals, summed)
 
 
+def gather_over_replicas(tensors: Any) -> Any:
+    """Bring the rows of all replicas together on each, for what does not add up.
+
+    Args:
+        tensors: Nest of tensors `(batch, …)`, of this replica's rows.
+
+    Returns:
+        The same nest with the rows of the whole batch. The gradient is exact: each
+        replica receives that of its own rows, summed over the replicas.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return tensors
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensors
+    flat = tf.nest.flatten(tensors)
+    gathered = [context.all_gather(tensor, axis=0) for tensor in flat]
+    return tf.nest.pack_sequence_as(tensors, gathered)
+
+
 class ReplicaLosses(threading.local):
     """The losses that a layer has added, apart for each replica.
 

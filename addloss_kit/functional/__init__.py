@@ -3,6 +3,7 @@
 from addloss_kit.functional.groups import group_gap as group_gap
 from addloss_kit.functional.groups import group_means as group_means
 from addloss_kit.functional.groups import group_totals as group_totals
+from addloss_kit.functional.mmd import group_mmd as group_mmd
 from addloss_kit.functional.rows import align_weight as align_weight
 from addloss_kit.functional.rows import row_mean as row_mean
 from addloss_kit.functional.weighted import safe_sqrt as safe_sqrt
@@ -17,6 +18,7 @@ __all__ = [
     "align_weight",
     "group_gap",
     "group_means",
+    "group_mmd",
     "group_totals",
     "row_mean",
     "safe_sqrt",

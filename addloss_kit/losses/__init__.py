@@ -1,5 +1,10 @@
 """Losses as terms: config and state around the formulas of `functional`."""
 
+from addloss_kit.losses.constraints import BoundedGroupLoss as BoundedGroupLoss
+from addloss_kit.losses.constraints import GroupGapConstraint as GroupGapConstraint
+from addloss_kit.losses.distribution_gap import (
+    GroupDistributionGap as GroupDistributionGap,
+)
 from addloss_kit.losses.group_gap import GroupGap as GroupGap
 from addloss_kit.losses.keras_loss import FunctionLoss as FunctionLoss
 from addloss_kit.losses.keras_loss import KerasLoss as KerasLoss
@@ -9,15 +14,20 @@ from addloss_kit.losses.resolve import get as get
 from addloss_kit.losses.weighted import WeightedMSE as WeightedMSE
 from addloss_kit.losses.weighted import WeightedResidualNorm as WeightedResidualNorm
 from addloss_kit.losses.weighted import WeightedRMSE as WeightedRMSE
+from addloss_kit.losses.worst_group import WorstGroup as WorstGroup
 
 __all__ = [
+    "BoundedGroupLoss",
     "FunctionLoss",
+    "GroupDistributionGap",
     "GroupGap",
+    "GroupGapConstraint",
     "KerasLoss",
     "LossTerm",
     "SymbolicLoss",
     "WeightedMSE",
     "WeightedRMSE",
     "WeightedResidualNorm",
+    "WorstGroup",
     "get",
 ]

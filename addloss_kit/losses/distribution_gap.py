@@ -1,0 +1,117 @@
+"""GroupDistributionGap: the groups' predictions, not their errors, made alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from addloss_kit import functional
+from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
+from addloss_kit.distribution import gather_over_replicas
+from addloss_kit.fields import GROUP_IDS, Field, snake_case
+from addloss_kit.functional.mmd import KERNELS
+from addloss_kit.losses.loss_term import LossTerm
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class GroupDistributionGap(LossTerm):
+    r"""How far the distributions of the groups' predictions lie apart (MMD²).
+
+    It takes no target: it asks that a prediction tell as little as possible about
+    the group, whatever the errors (demographic parity). Give the rows that it
+    shall not compare the id -1: with only the rows of `y_true == 0` in groups, it
+    asks for equal false positive rates, and so on.
+
+    The estimate is the unbiased U-statistic of the batch (see
+    `functional.group_mmd`), so it needs no running state: on average over the
+    batches its gradient is that of all rows, whatever the batch size, and a group
+    that has fewer than two rows in the batch contributes nothing. It may be
+    negative. With `make_dataset(balance_groups=True)` no group is ever absent.
+
+    Args:
+        num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
+        kernel: `"gaussian"` or `"laplacian"`.
+        length: Length of the kernel in the units of the prediction; much shorter
+            than the distance between two groups it has no gradient. If none, the
+            root mean square distance between the batch's rows.
+        group_ids: Name of the Input that holds the ids, where a model has more
+            than one group attribute.
+        name: Key in the history; `"group_distribution_gap"`.
+
+    Call arguments:
+        y_pred: `(batch, …)`.
+        group_ids: `(batch,)` integers.
+        sample_weight: Optional, `(batch,)`; weights per element are averaged.
+
+    Returns:
+        Scalar without unit, the mean over pairs of present groups. Time and memory
+        are O(batch² + K).
+
+    Example:
+        >>> gap = GroupDistributionGap(2, length=1.0)
+        >>> round(float(gap([[0.0], [0.0], [9.0], [9.0]], [0, 0, 1, 1])), 4)
+        2.0
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        kernel: str = "gaussian",
+        length: float | None = None,
+        group_ids: str = GROUP_IDS,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_positive_int(num_groups=num_groups)
+        check_one_of(KERNELS, kernel=kernel)
+        if length is not None:
+            check_number(low=0.0, length=length)
+            if float(length) == 0:
+                raise ValueError(f"`length` must be positive. {received(length=length)}")
+        if name is None and group_ids != GROUP_IDS:
+            name = f"{group_ids}_{snake_case(type(self).__name__)}"
+        super().__init__(name=name, **kwargs)
+        self.num_groups = num_groups
+        self.kernel = kernel
+        self.length = length
+        self.group_ids = group_ids
+
+    def source(self, argument: str) -> str:
+        return self.group_ids if argument == GROUP_IDS else argument
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        if argument == GROUP_IDS:
+            return Field(
+                shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
+            )
+        return Field()
+
+    def totals(self, y_pred, group_ids, sample_weight=None):
+        ids = ops.reshape(group_ids, (-1,))
+        weight = ops.ones_like(ops.cast(ids, y_pred.dtype))
+        if sample_weight is not None:
+            weight = functional.align_weight(sample_weight, weight)
+        # Pairs of rows do not add up over replicas, so the rows are brought
+        # together, and every replica computes the whole batch's value.
+        y_pred, ids, weight = gather_over_replicas((y_pred, ids, weight))
+        value = functional.group_mmd(
+            y_pred,
+            ids,
+            weight,
+            num_groups=self.num_groups,
+            kernel=self.kernel,
+            length=self.length,
+        )
+        return value, ops.ones_like(value)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_groups": self.num_groups,
+            "kernel": self.kernel,
+            "length": self.length,
+            "group_ids": self.group_ids,
+        }

@@ -1,0 +1,82 @@
+"""Multipliers of constraints on groups: state that training moves and `fit` saves."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import keras
+from keras import ops
+
+# Up to so many groups the history shows one number a group.
+MAX_SHOWN_GROUPS = 10
+
+
+def positive_part(x: Any, width: Any) -> Any:
+    """`x - width` where that is positive, else 0: the multiplier of `x ≤ width`."""
+    return ops.maximum(x - width, 0.0)
+
+
+def soft_threshold(x: Any, width: Any) -> Any:
+    """`x` moved towards 0 by `width`, and 0 within: the multiplier of `|x| ≤ width`.
+
+    Its positive part is the multiplier of `x ≤ width`, its negative part that of
+    `-x ≤ width`; at most one of the two can be active, so one number holds both.
+    """
+    return ops.sign(x) * ops.maximum(ops.abs(x) - width, 0.0)
+
+
+class Multipliers:
+    r"""An augmented Lagrangian: one multiplier a group, as weights of a layer.
+
+    For constraints $x_k \le h$ the term is $\frac{1}{2c}\sum_k
+    ([\lambda_k + c\,(x_k - h)]_+^2 - \lambda_k^2)$, so its gradient is
+    $\sum_k [\lambda_k + c\,(x_k - h)]_+ \nabla x_k$, and after the step
+    $\lambda_k \leftarrow [\lambda_k + \eta\,(\hat x_k - h)]_+$. The two play
+    different parts, and so take different estimates: the bracket is not linear
+    in $x_k$, so it needs a smooth one (a running mean); the sum over time
+    smooths by itself, so it needs one without lag or bias
+    (`RunningTotals.excess`).
+
+    Args:
+        layer: The layer that owns the weights, so that they are saved.
+        num_groups: Number of groups K.
+        project: `positive_part` for $x \le h$, `soft_threshold` for $|x| \le h$.
+
+    Reference:
+        Nocedal, Wright, "Numerical Optimization" (2006), section 17.3.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, num_groups: int, project: Callable):
+        self.project = project
+        self.values = layer.add_weight(
+            name="multipliers",
+            shape=(num_groups,),
+            initializer="zeros",
+            trainable=False,
+        )
+
+    def forces(self, x: Any, width: Any, penalty: Any) -> Any:
+        """The factor of each `∇x_k` in the gradient, `(num_groups,)`."""
+        return self.project(self.values + penalty * x, penalty * width)
+
+    def loss(self, forces: Any, penalty: Any) -> Any:
+        """The scalar whose gradient the forces are; 0 where the penalty is."""
+        energy = ops.square(forces) - ops.square(self.values)
+        return ops.sum(ops.divide_no_nan(energy, 2.0 * penalty))
+
+    def update(self, x: Any, width: Any, step: Any) -> None:
+        """Take a step up; where `x` and `width` are 0 the multiplier stays."""
+        news = self.project(self.values + step * x, step * width)
+        self.values.assign(ops.stop_gradient(news))
+
+    def shown(self) -> dict[str, Any]:
+        """Each group's multiplier; the largest one where there are many."""
+        return shown_by_group("multiplier", self.values)
+
+
+def shown_by_group(name: str, values: Any) -> dict[str, Any]:
+    """`<name>_0`, `<name>_1`, … for the history; `largest_<name>` of many groups."""
+    values = ops.convert_to_tensor(values)
+    if values.shape[0] > MAX_SHOWN_GROUPS:
+        return {f"largest_{name}": ops.max(ops.abs(values))}
+    return {f"{name}_{k}": values[k] for k in range(values.shape[0])}

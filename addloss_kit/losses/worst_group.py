@@ -1,0 +1,129 @@
+"""WorstGroup: group DRO, the loss of the group that fares worst."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from addloss_kit._checks import check_number, received
+from addloss_kit.losses.group_term import GroupTerm
+from addloss_kit.losses.multipliers import shown_by_group
+from addloss_kit.losses.running_totals import RunningTotals
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class WorstGroup(GroupTerm):
+    r"""Minimises the largest of the groups' mean errors (group DRO).
+
+    $$\sum_k q_k \bar e_k, \qquad q_k \propto q_k \exp(\eta\,\bar e_k)$$
+
+    The weights q move towards the groups with the largest error; where training
+    settles, no model does better by its worst group. It is a whole loss: give it
+    alone, or beside others if the average is to count too.
+
+    The published algorithm takes ē_k from the batch, and leaves q_k alone where
+    the batch lacks the group; then a group that is in one batch of three gains a
+    third of what it should, and small groups lose. Here the step of q_k is the
+    batch's error total less what Σ q ē expects of it, over the group's *expected*
+    weight: 0 for an absent group, and right on average however small the group.
+    With every group in every batch in equal numbers both are the same. The
+    gradient flows through the same totals, as in `GroupGap`.
+
+    Args:
+        num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
+        error: Error of a sample, as in `GroupGap`.
+        step_size: η, per unit of the error: 0.01 suits errors of about 1. For
+            errors of about s take 0.01 / s, or scale the target.
+        momentum: How much of the running totals a step keeps, in `[0, 1)`.
+        group_ids: Name of the Input that holds the ids.
+        name: Key in the history; `"worst_group"`.
+
+    Call arguments:
+        y_true, y_pred: `(batch, …)`, as `error` takes them.
+        group_ids: `(batch,)` integers.
+        sample_weight: Optional, `(batch,)`; weights per element are averaged.
+
+    Returns:
+        Scalar in the units of the error: in training of the running means, else
+        of the batch with the q that training has reached. A group that has never
+        been seen has no part in it.
+
+    In the history, beside the value: `<name>_weight_0`, … the q_k; of more than
+    ten groups `<name>_largest_weight`.
+
+    Reference:
+        Sagawa, Koh, Hashimoto, Liang, "Distributionally robust neural networks
+        for group shifts", ICLR 2020, algorithm 1.
+
+    Example:
+        >>> worst = WorstGroup(2)
+        >>> float(worst([[0.0], [0.0]], [[1.0], [3.0]], [0, 1]))
+        5.0
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        step_size: float = 0.01,
+        error: Any = "squared_error",
+        momentum: float = 0.99,
+        group_ids: str = "group_ids",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_groups, error=error, group_ids=group_ids, **kwargs)
+        check_number(low=0.0, step_size=step_size)
+        check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
+        if float(step_size) == 0:
+            raise ValueError(
+                "`step_size` must be positive, else all groups weigh the same. "
+                f"{received(step_size=step_size)}"
+            )
+        self.step_size = float(step_size)
+        self.momentum = float(momentum)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.running = RunningTotals(self, self.num_groups, self.momentum)
+        self.log_weights = self.add_weight(
+            name="log_weights",
+            shape=(self.num_groups,),
+            initializer="zeros",
+            trainable=False,
+        )
+        super().build(input_shape)
+
+    def value(self, totals: Any, training: bool = False) -> Any:
+        if not training:
+            means, weight = self.batch_means(totals)
+            return ops.sum(self._weights(weight > 0) * means)
+        means, weight = self.running.update(totals)
+        is_seen = weight > 0
+        # What all groups' errors are measured from cancels in q, but not in its
+        # noise: this level is that of every group at the solution.
+        level = ops.sum(self._weights(is_seen) * ops.stop_gradient(means))
+        step = self.step_size * self.running.excess(totals, level)
+        moved = self.log_weights + step
+        self.log_weights.assign(moved - ops.max(moved))
+        return ops.sum(self._weights(is_seen) * means)
+
+    def _weights(self, is_counted: Any) -> Any:
+        """The q_k over the groups that count, summing to 1 (0 if none does)."""
+        counted = ops.cast(is_counted, self.compute_dtype)
+        # Subtract the largest that counts: the exponentials cannot all vanish.
+        logs = self.log_weights - ops.max(
+            ops.where(is_counted, self.log_weights, ops.full_like(counted, -1e30))
+        )
+        raw = counted * ops.exp(ops.minimum(logs, 0.0))
+        return ops.stop_gradient(ops.divide_no_nan(raw, ops.sum(raw)))
+
+    def watched(self) -> dict[str, Any]:
+        return shown_by_group("weight", self._weights(self.running.weight > 0))
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "step_size": self.step_size,
+            "momentum": self.momentum,
+        }
