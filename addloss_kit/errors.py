@@ -11,13 +11,20 @@ from keras import ops
 
 from addloss_kit._checks import received
 from addloss_kit.fields import Field, snake_case
-from addloss_kit.functional import row_mean
+from addloss_kit.functional.rows import own_mask, row_mean
 
 # Names of the literature for errors that Keras knows under another one.
 _ALIASES = {
     "squared_error": "mean_squared_error",
     "absolute_error": "mean_absolute_error",
 }
+
+# Keras losses whose target is the index of a class, not a value per output.
+_CLASS_INDEX_LOSSES = (
+    "sparse_categorical_crossentropy",
+    "categorical_generalized_cross_entropy",
+    "circle",
+)
 
 
 @keras.saving.register_keras_serializable("addloss_kit")
@@ -82,25 +89,24 @@ class PerSampleError:
                 "loss so that it keeps the batch axis. "
                 f"{received(error=self.name, shape='()')}"
             )
-        return row_mean(values, mask)
+        return row_mean(values, own_mask(values, mask))
 
     def field(self, prediction: Any) -> Field:
         """What its target looks like, given the prediction's KerasTensor."""
         shape = tuple(prediction.shape[1:])
-        name = self.name.lower() + getattr(self.loss, "__name__", "").lower()
-        kind = type(self.loss).__name__.lower() + name
-        if "sparse" in kind:
-            return Field(shape=shape[:-1], dtype="int32", reason=self.name)
-        if "ctc" in kind:
+        function = getattr(self.loss, "fn", self.loss)
+        name = getattr(function, "__name__", "")
+        if getattr(keras.losses, name, None) is not function:
+            return Field()  # A person's own loss: no more than the default.
+        if name in _CLASS_INDEX_LOSSES:
+            # The classes' axis, counted without that of the batch.
+            axis = getattr(self.loss, "_fn_kwargs", {}).get("axis", -1)
+            axis = axis - 1 if axis > 0 else axis + len(shape)
+            return Field(
+                shape=shape[:axis] + shape[axis + 1 :], dtype="int32", reason=self.name
+            )
+        if name == "ctc":
             return Field(shape=(None,), dtype="int32", reason=self.name)
-        if isinstance(self.loss, keras.losses.Loss) and not isinstance(
-            self.loss, tuple(_keras_loss_classes())
-        ):
-            return Field()  # A person's own class: no more than the default.
-        if not isinstance(self.loss, keras.losses.Loss) and not isinstance(
-            self.identifier, str
-        ):
-            return Field()
         return Field(
             shape=shape,
             dtype=keras.backend.standardize_dtype(prediction.dtype),
@@ -130,15 +136,46 @@ def serialize_loss(loss: Any) -> Any:
     """
     if not isinstance(loss, keras.losses.Loss):
         return serialize_function(loss)
-    config = keras.saving.serialize_keras_object(loss)
-    if type(loss) is keras.losses.Loss or "fn" in config["config"]:
-        return config
-    wanted = inspect.signature(type(loss).__init__).parameters
-    kept = {k: v for k, v in getattr(loss, "_fn_kwargs", {}).items() if k in wanted}
-    config["config"].update(keras.saving.serialize_keras_object(kept))
-    if config["registered_name"] is None and not config["module"].startswith("keras"):
+    if not _is_findable(type(loss)):
         raise ValueError(_register(type(loss).__name__, "class"))
+    config = keras.saving.serialize_keras_object(loss)
+    if "fn" in config["config"]:
+        serialize_function(loss.fn)  # For its error, where it is not registered.
+        return config
+    config["config"] = _constructor_arguments(loss, config["config"])
     return config
+
+
+def _constructor_arguments(loss: keras.losses.Loss, config: dict) -> dict:
+    """`config` with the constructor arguments that it lacks, less those not taken."""
+    definer = next(c for c in type(loss).__mro__ if "from_config" in vars(c))
+    if not definer.__module__.startswith("keras."):
+        return config  # A person's own `from_config` knows what it needs.
+    taken = inspect.signature(type(loss).__init__).parameters
+    known = {**vars(loss), **getattr(loss, "_fn_kwargs", {})}
+    named = [
+        name
+        for name, parameter in taken.items()
+        if name not in ("self", "dtype")
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    lost = [name for name in named if name not in config and name not in known]
+    if lost:
+        raise ValueError(
+            f"The class `{type(loss).__name__}` cannot be saved without losing its "
+            f"arguments {lost}. Keep each as an attribute of its name, or define "
+            f"`get_config`. {received(get_config=config)}"
+        )
+    complete = dict(config)
+    for name in named:
+        if name not in config:
+            value = known[name]
+            # `Loss.from_config` makes no array of an array's config.
+            complete[name] = value.tolist() if hasattr(value, "tolist") else value
+    if any(p.kind == p.VAR_KEYWORD for p in taken.values()):
+        return complete
+    # `Loss.get_config` has `reduction`, which a person's constructor need not take.
+    return {name: value for name, value in complete.items() if name in taken}
 
 
 def deserialize_loss(config: Any) -> Any:
@@ -155,13 +192,26 @@ def serialize_function(function: Callable) -> Any:
         ValueError: If it could be saved but never loaded again: it is not
             registered with Keras, or is a lambda.
     """
-    name = getattr(function, "__name__", type(function).__name__)
-    module = getattr(function, "__module__", "") or ""
-    is_keras = module.split(".")[0] == "keras"
-    registered = keras.saving.get_registered_name(function)
-    if not is_keras and keras.saving.get_registered_object(registered) is None:
-        raise ValueError(_register(name, "function"))
+    # An object with `__call__` is found by its class, and kept by its `get_config`.
+    found_by = function if hasattr(function, "__name__") else type(function)
+    if not _is_findable(found_by):
+        kind = "function" if found_by is function else "class"
+        raise ValueError(_register(found_by.__name__, kind))
+    if found_by is not function and not hasattr(function, "get_config"):
+        raise ValueError(
+            f"The class `{found_by.__name__}` cannot be saved without `get_config`. Let it "
+            "return the constructor's arguments as a dict. "
+            f"{received(methods=[n for n in vars(found_by) if not n.startswith('__')])}"
+        )
     return keras.saving.serialize_keras_object(function)
+
+
+def _is_findable(thing: Any) -> bool:
+    """Whether another process can find a class or function by its config."""
+    if (getattr(thing, "__module__", "") or "").split(".")[0] == "keras":
+        return True
+    registered = keras.saving.get_registered_name(thing)
+    return keras.saving.get_registered_object(registered) is not None
 
 
 def _register(name: str, kind: str) -> str:
@@ -169,19 +219,9 @@ def _register(name: str, kind: str) -> str:
         f"The {kind} `{name}` cannot be saved, as no later process could find it. "
         "Define it under a name of its own (no lambda) and put "
         "`@keras.saving.register_keras_serializable('your_package')` above it, "
-        "then import that module before loading. "
+        "and import that module before loading. "
         f"{received(**{kind: name})}"
     )
-
-
-def _keras_loss_classes() -> list:
-    return [
-        obj
-        for obj in vars(keras.losses).values()
-        if isinstance(obj, type)
-        and issubclass(obj, keras.losses.Loss)
-        and obj is not keras.losses.Loss
-    ]
 
 
 def as_keras_target(y_true: Any, y_pred: Any) -> Any:

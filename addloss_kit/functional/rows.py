@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from keras import ops
 
+# Under `jax.jit` a mask is not on the tensor but in a table of Keras's, and no public
+# function reads it.
+from keras.src.backend import get_keras_mask
+
 
 def align_weight(weight, values):
     """Bring `weight` to the rank of `values`, first axes on first axes.
@@ -27,6 +31,25 @@ def align_weight(weight, values):
     for _ in range(wanted - rank):
         weight = ops.expand_dims(weight, -1)
     return weight
+
+
+def own_mask(values, mask=None):
+    """The mask that a tensor carries, joined with another one.
+
+    A Keras layer marks the padded steps of its output so, and a Keras loss the
+    values that do not count: those of `ignore_class`, say.
+
+    Args:
+        values: Tensor `(batch, …)`.
+        mask: Boolean tensor or `None`.
+
+    Returns:
+        Boolean tensor, true where both are; `None` where there is neither.
+    """
+    own = get_keras_mask(values)
+    if own is None or mask is None:
+        return mask if own is None else own
+    return ops.logical_and(own, mask)
 
 
 def row_mean(values, mask=None):
