@@ -12,7 +12,7 @@ from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, received
 from addloss_kit.endpoint import BoundTerm, LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, input_name
-from addloss_kit.graph import bypass, input_tensors
+from addloss_kit.graph import bypass, input_tensors, output_names
 from addloss_kit.losses import LossTerm, SymbolicLoss
 from addloss_kit.training_model import BoundMetric, TrainingModel
 
@@ -286,14 +286,7 @@ class _Graph:
         flat = keras.tree.flatten(outputs)
         positions = iter(range(len(flat)))
         self.structure = keras.tree.map_structure(lambda _: next(positions), outputs)
-        if isinstance(outputs, Mapping):
-            # Keras flattens a dict by sorted keys.
-            names = [str(key) for key in sorted(outputs)]
-        else:
-            names = [t._keras_history.operation.name for t in flat]
-        if len(set(names)) < len(flat):
-            names = [f"output_{i}" for i in range(len(flat))]
-        self.outputs = dict(zip(names, flat))
+        self.outputs = dict(zip(output_names(outputs), flat))
 
 
 def _predictor_graph(predictor: Any, overrides: dict) -> _Graph:

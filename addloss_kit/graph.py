@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -31,6 +31,23 @@ def input_tensors(tensors: Iterable[Any]) -> list[Any]:
         for tensor in ancestors(tensors)
         if isinstance(tensor._keras_history.operation, keras.layers.InputLayer)
     ]
+
+
+def output_names(outputs: Any) -> list[str]:
+    """A name for each tensor of a structure of outputs, in flattened order.
+
+    The keys of a dict, else the names of the layers they come from; `output_0`,
+    `output_1`, … where these are not one for each.
+    """
+    flat = keras.tree.flatten(outputs)
+    if isinstance(outputs, Mapping):
+        # Keras flattens a dict by sorted keys.
+        names = [str(key) for key in sorted(outputs)]
+    else:
+        names = [tensor._keras_history.operation.name for tensor in flat]
+    if len(set(names)) < len(flat):
+        names = [f"output_{i}" for i in range(len(flat))]
+    return names
 
 
 def bypass(value: Any, model: keras.Model) -> Any:

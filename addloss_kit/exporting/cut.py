@@ -1,0 +1,86 @@
+"""The predictor alone: the graph before the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from addloss_kit._checks import received
+from addloss_kit.endpoint import endpoint_call
+from addloss_kit.fields import TRAINING_ONLY_ROLES, has_training_only_name
+from addloss_kit.graph import input_tensors, output_names
+from addloss_kit.training_model import TrainingModel
+
+
+def cut_predictor(training_model: Any, outputs: Sequence[str] | None) -> keras.Model:
+    """The model from the features to the predictions, on the same layers.
+
+    Args:
+        training_model: A `TrainingModel`.
+        outputs: Names of the outputs to keep; all if none.
+
+    Raises:
+        ValueError: If it is no such model, an output is unknown, or a prediction
+            depends on a training-only Input.
+    """
+    if not isinstance(training_model, TrainingModel):
+        raise ValueError(
+            "Only a model with losses in its graph can be cut. Pass what "
+            "`build_training_model` or `add_loss` returned. "
+            f"{received(training_model=type(training_model).__name__)}"
+        )
+    predictions, _ = endpoint_call(training_model)
+    structure = keras.tree.pack_sequence_as(training_model.output, predictions)
+    if outputs is not None:
+        structure = _chosen(structure, [outputs] if isinstance(outputs, str) else outputs)
+    needed = {id(tensor) for tensor in input_tensors(keras.tree.flatten(structure))}
+    features = [tensor for tensor in training_model.inputs if id(tensor) in needed]
+    _refuse_training_only(features, training_model)
+    inputs: Any = features[0] if len(features) == 1 else features
+    if training_model.predictor_inputs is not None:
+        by_name = {tensor.name: tensor for tensor in training_model.inputs}
+        inputs = keras.tree.map_structure(by_name.get, training_model.predictor_inputs)
+        if outputs is not None:
+            inputs = _pruned(inputs, needed)
+    return keras.Model(
+        inputs, structure, name=training_model.name.removesuffix("_training")
+    )
+
+
+def _chosen(structure: Any, outputs: Sequence[str]) -> Any:
+    by_name = dict(zip(output_names(structure), keras.tree.flatten(structure)))
+    unknown = [name for name in outputs if name not in by_name]
+    if unknown or not outputs:
+        raise ValueError(
+            f"`outputs` must name some of the model's outputs, {list(by_name)}. "
+            f"{received(outputs=list(outputs))}"
+        )
+    if isinstance(structure, Mapping):
+        return {name: by_name[name] for name in outputs}
+    chosen = [by_name[name] for name in outputs]
+    return chosen[0] if len(chosen) == 1 else chosen
+
+
+def _pruned(inputs: Any, needed: set[int]) -> Any:
+    """The structure of Inputs without those that no chosen output needs."""
+    if isinstance(inputs, Mapping):
+        kept = {key: _pruned(value, needed) for key, value in inputs.items()}
+        return {key: value for key, value in kept.items() if value is not None} or None
+    if isinstance(inputs, (list, tuple)):
+        parts = [_pruned(value, needed) for value in inputs]
+        return type(inputs)(value for value in parts if value is not None) or None
+    return inputs if id(inputs) in needed else None
+
+
+def _refuse_training_only(features: Sequence[Any], training_model: TrainingModel) -> None:
+    roles = {n: field.role for n, field in training_model.training_fields.items()}
+    for tensor in features:
+        is_training_only = roles.get(tensor.name) in TRAINING_ONLY_ROLES
+        if is_training_only or has_training_only_name(tensor.name):
+            raise ValueError(
+                f"The prediction depends on the training-only Input `{tensor.name}`, so it "
+                "cannot be exported. Remove it from the predictor's features. "
+                f"{received(inputs=[t.name for t in training_model.inputs])}"
+            )

@@ -1,0 +1,133 @@
+"""export_inference_model: cut, write beside, verify, move into place."""
+
+from __future__ import annotations
+
+import copy as copying
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from addloss_kit._checks import received
+from addloss_kit.atomic import replacing
+from addloss_kit.exporting.cut import cut_predictor
+from addloss_kit.exporting.formats import choose_format
+from addloss_kit.exporting.verify import (
+    check_predictions,
+    draw_rows,
+    name_rows,
+    predictions,
+)
+
+# What Keras writes into the directory of a SavedModel.
+_SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
+
+
+def export_inference_model(
+    training_model: keras.Model,
+    filepath: str | os.PathLike | None = None,
+    *,
+    format: str | None = None,
+    outputs: Sequence[str] | None = None,
+    copy: bool = False,
+    sample: Any = None,
+) -> keras.Model:
+    """The predictor alone: features in, predictions out.
+
+    What is written is loaded again by its own runtime, and its predictions are
+    compared with the model's before it takes the place of what lay there before:
+    after an error, a full disk or a kill the former file or directory still stands.
+
+    Args:
+        training_model: What `build_training_model` or `add_loss` returned, or the
+            same reloaded.
+        filepath: Where to write it as well, on a local disk.
+        format: `"keras"`, `"tf_saved_model"` (a directory), `"onnx"` or
+            `"litert"`. If none, the suffix tells: `.keras`, `.onnx` or `.tflite`.
+        outputs: Names of the outputs to export, where there are several; all if
+            none. Features that only the others need are left out.
+        copy: Whether the returned model has weights of its own. Else it shares
+            them: training on changes what it predicts.
+        sample: A few rows of features, as the predictor takes them, to compare the
+            predictions on. If none, four rows are drawn: normal numbers, ids 0 and
+            1, the string `"a"`.
+
+    Returns:
+        A Keras model, not compiled. It owes nothing to this package.
+
+    Raises:
+        ValueError: If the model has no losses of this kit, a prediction depends on
+            a training-only Input, an output is unknown, or the format is unclear.
+        ImportError: If the format needs a package that is not installed.
+        RuntimeError: If the format cannot hold the model, or what was written
+            predicts other values: differing by more than 1e-5 of the largest
+            prediction in `"keras"` and `"tf_saved_model"`, 1e-4 in `"onnx"` and
+            `"litert"`, 1e-2 where the model computes in half precision.
+
+    Example:
+        >>> import addloss_kit as alk, numpy as np
+        >>> predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model = alk.build_training_model(predictor, "mse")
+        >>> export_inference_model(model).predict(np.ones((3, 2)), verbose=0).shape
+        (3, 1)
+    """
+    model = cut_predictor(training_model, outputs)
+    if copy:
+        # Keras copies through its own saving format, so lookup tables come along.
+        model = copying.deepcopy(model)
+    if filepath is not None:
+        _write(model, filepath, format, sample)
+    elif format is not None:
+        raise ValueError(f"`format` needs a `filepath`. {received(format=format)}")
+    return model
+
+
+def _write(
+    model: keras.Model, filepath: str | os.PathLike, format: str | None, sample: Any
+) -> None:
+    if "://" in os.fspath(filepath):
+        raise ValueError(
+            "`filepath` must lie on a local disk, where a move is a single step. Write "
+            f"there, then copy it. {received(filepath=filepath)}"
+        )
+    path = pathlib.Path(filepath).resolve()
+    chosen = choose_format(path, format)
+    _check_replaceable(path, is_directory=not chosen.suffix)
+    rows = draw_rows(model) if sample is None else name_rows(sample, model)
+    expected = predictions(model, rows)
+    refusals: tuple[type[Exception], ...] = (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        *chosen.errors(),
+    )
+    with replacing(path) as place:
+        try:
+            chosen.write(model, place)
+            actual = chosen.read(place, model)(rows)
+            check_predictions(actual, expected, model, rows, chosen.tolerance)
+        except refusals as error:
+            raise RuntimeError(
+                f"The model could not be exported, so {path} was left as it was. {error}"
+            ) from error
+
+
+def _check_replaceable(path: pathlib.Path, *, is_directory: bool) -> None:
+    """Raise where replacing `path` would cost more than a former export."""
+    if not path.exists():
+        return
+    if path.is_dir() != is_directory:
+        kinds = {True: "a directory", False: "a file"}
+        raise ValueError(
+            f"The export is {kinds[is_directory]}, but `filepath` is "
+            f"{kinds[path.is_dir()]}. Choose another place. {received(filepath=str(path))}"
+        )
+    others = {part.name for part in path.iterdir()} if is_directory else set()
+    others -= _SAVED_MODEL_PARTS
+    if others:
+        raise ValueError(
+            "`filepath` must be a new or empty directory, or a SavedModel to replace. "
+            f"{received(filepath=str(path), other_files=sorted(others)[:3])}"
+        )

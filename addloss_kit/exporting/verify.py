@@ -1,0 +1,126 @@
+"""Does a written predictor predict what the model does?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from addloss_kit._checks import received
+from addloss_kit.exporting.formats import is_half, pack
+
+# Rows of a drawn sample, and the length of an axis that the model leaves open: long
+# enough for the strides of a deep convolutional network.
+_ROWS, _OPEN_LENGTH = 4, 32
+# Half precision rounds at 1e-3, and the files for other runtimes compute in single.
+_HALF_TOLERANCE = 1e-2
+
+
+def check_predictions(
+    actual: list,
+    expected: list[np.ndarray],
+    model: keras.Model,
+    rows: Mapping[str, np.ndarray],
+    tolerance: float,
+) -> None:
+    """Raise unless what was written predicts what the model does.
+
+    Args:
+        actual: The predictions of what was written.
+        expected: Those of the model.
+        model: The model.
+        rows: What they predict for, by Input name.
+        tolerance: Share of the largest prediction by which they may differ.
+
+    Raises:
+        RuntimeError: If they differ by more.
+    """
+    tolerance = _HALF_TOLERANCE if is_half(model) else tolerance
+    difference = _largest_difference(expected, [_as_numpy(x) for x in actual])
+    if difference <= tolerance:
+        return
+    if _largest_difference(expected, predictions(model, rows)) > tolerance:
+        raise RuntimeError(
+            "The model itself predicts other values at every call, so no file can be "
+            "compared with it. Take the random layer out, or write the model that is "
+            "returned without a `filepath`, with its `save` or `export`."
+        )
+    raise RuntimeError(
+        "What was written predicts other values than the model in memory; they may "
+        f"differ by {tolerance:g} of the largest prediction. "
+        f"{received(difference=f'{difference:.2g}')}"
+    )
+
+
+def predictions(model: keras.Model, rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """What the model predicts for named arrays, flat."""
+    predicted = model(pack(rows, model), training=False)
+    return [_as_numpy(x) for x in keras.tree.flatten(predicted)]
+
+
+def _largest_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
+    """As a share of the largest prediction of its output; infinite for a misfit."""
+    if [x.shape for x in expected] != [x.shape for x in actual]:
+        return np.inf
+    return max(_difference(one, other) for one, other in zip(expected, actual))
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    if one.dtype.kind != "f":
+        return 0.0 if np.array_equal(one, other) else np.inf
+    one, other = one.astype("float64"), other.astype("float64")
+    # Alike where they are not finite, too; a logarithm may well meet a drawn 0.
+    is_same = (one == other) | (np.isnan(one) & np.isnan(other))
+    if is_same.all():
+        return 0.0
+    if not np.isfinite(one[~is_same]).all() or not np.isfinite(other[~is_same]).all():
+        return np.inf
+    largest = np.abs(one[np.isfinite(one)]).max()
+    return float(np.abs(one - other)[~is_same].max() / max(largest, 1e-30))
+
+
+def _as_numpy(x: Any) -> np.ndarray:
+    array = x if isinstance(x, np.ndarray) else keras.ops.convert_to_numpy(x)
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+
+
+def draw_rows(model: keras.Model) -> dict[str, np.ndarray]:
+    """A few rows for each Input: normal numbers, ids 0 and 1, the string `"a"`."""
+    rng = np.random.default_rng(0)
+    rows = {}
+    for tensor in model.inputs:
+        shape = (tensor.shape[0] or _ROWS, *(n or _OPEN_LENGTH for n in tensor.shape[1:]))
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        if dtype == "string":
+            rows[tensor.name] = np.full(shape, "a", object)
+        elif "float" in dtype:
+            rows[tensor.name] = rng.normal(size=shape).astype(_numpy_dtype(dtype))
+        else:
+            # An id of any vocabulary.
+            rows[tensor.name] = rng.integers(0, 2, shape).astype(dtype)
+    return rows
+
+
+def name_rows(sample: Any, model: keras.Model) -> dict[str, np.ndarray]:
+    """Features in the structure that the model takes, by Input name."""
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(sample, Mapping) and set(sample) == set(names):
+        arrays = [sample[name] for name in names]
+    else:
+        arrays = keras.tree.flatten(sample)
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"`sample` must hold one array for each of the features {names}. "
+            f"{received(arrays=len(arrays))}"
+        )
+    dtypes = [keras.backend.standardize_dtype(t.dtype) for t in model.inputs]
+    return {
+        name: np.asarray(array, _numpy_dtype(dtype))
+        for name, array, dtype in zip(names, arrays, dtypes)
+    }
+
+
+def _numpy_dtype(dtype: str) -> str:
+    return {"string": "object", "bfloat16": "float32"}.get(dtype, dtype)
