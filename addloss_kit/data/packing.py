@@ -77,9 +77,7 @@ def pack_inputs(
                 f"The model has no Input `{name}`. Its Inputs are {list(specs)}. "
                 f"{received(**{name: type(value).__name__})}"
             )
-        if name in given:
-            raise ValueError(f"Input `{name}` is given twice. Give it once.")
-        given[name] = value
+        _give(given, name, value)
     missing = [name for name in specs if name not in given]
     if missing:
         raise ValueError(
@@ -140,7 +138,8 @@ def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: s
                 f"{received(inputs=list(specs))}"
             )
         if len(known) > 1 and isinstance(value, (list, tuple)) and len(value) == len(known):
-            given.update(zip(known, value))
+            for name, array in zip(known, value):
+                _give(given, name, array)
             return
         if len(known) > 1:
             outputs = [n.removesuffix(f"_{role}") for n in known]
@@ -148,7 +147,7 @@ def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: s
                 f"`{argument}` must be a dict by output name, for {outputs}. "
                 f"{received(**{argument: type(value).__name__})}"
             )
-        given[known[0]] = value
+        _give(given, known[0], value)
         return
     for output, array in value.items():
         name = output if output in known else f"{output}_{role}"
@@ -158,7 +157,15 @@ def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: s
                 f"`{argument}` names `{output}`, but the model takes it for {outputs}. "
                 f"{received(**{argument: list(value)})}"
             )
-        given[name] = array
+        _give(given, name, array)
+
+
+def _give(given: dict, name: str, value: Any) -> None:
+    if name in given:
+        raise ValueError(
+            f"Input `{name}` is given twice. Give it once. {received(inputs=sorted(given))}"
+        )
+    given[name] = value
 
 
 def _how_to_pass(names: list[str]) -> str:
@@ -206,7 +213,8 @@ def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarr
                 f"`{name}` does not fit into {dtype}. "
                 f"{received(**{f'max({name})': array.max()})}"
             )
-    converted = array.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):  # The check below says it better.
+        converted = array.astype(wanted, copy=False)
     if wanted.kind == "f" and array.dtype.kind == "f":
         lost = np.isfinite(array) & ~np.isfinite(converted)
         if lost.any():
@@ -215,7 +223,7 @@ def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarr
                 f"`{name}` does not fit into {dtype}. Scale it down. "
                 f"{received(**{f'{name}[{row}]': array[row] if array.ndim else array})}"
             )
-    return np.ascontiguousarray(converted)
+    return np.asarray(converted, order="C")
 
 
 def _check_whole(name: str, array: np.ndarray) -> None:
