@@ -16,6 +16,7 @@ from addloss_kit._version import __version__ as __version__
 from addloss_kit.building import add_loss as add_loss
 from addloss_kit.building import add_metric as add_metric
 from addloss_kit.building import build_training_model as build_training_model
+from addloss_kit.data import encode_groups as encode_groups
 from addloss_kit.data import make_dataset as make_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
 from addloss_kit.endpoint import LossEndpoint as LossEndpoint
@@ -28,6 +29,7 @@ __all__ = [
     "add_loss",
     "add_metric",
     "build_training_model",
+    "encode_groups",
     "export_inference_model",
     "functional",
     "losses",

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
+from addloss_kit.data.batching import FollowEpoch
 from addloss_kit.distribution import separate_losses
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
@@ -199,8 +200,10 @@ class TrainingModel(keras.Model):
         self._check_validation(given.get("validation_data"))
         if hasattr(x, "element_spec") and "shuffle" not in given:
             # A dataset has an order of its own; Keras warns of its own default.
-            kwargs["shuffle"] = False
-        return super().fit(x, y, *args, **kwargs)
+            given["shuffle"] = False
+        if hasattr(x, "set_epoch"):
+            given["callbacks"] = _with_callback(given.get("callbacks"), FollowEpoch(x))
+        return super().fit(**given)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         # Within `fit` Keras hands over the validation data once more, unpacked.
@@ -330,6 +333,14 @@ def _logged_names(endpoint: LossEndpoint) -> list[str]:
 def _bind(method: Any, *args: Any, **kwargs: Any) -> dict:
     """The arguments of a call by name."""
     return inspect.signature(method).bind_partial(*args, **kwargs).arguments
+
+
+def _with_callback(callbacks: Any, callback: keras.callbacks.Callback) -> Any:
+    """`callbacks`, in any form that `fit` takes, and one more."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(callback)
+        return callbacks
+    return [*keras.tree.flatten(callbacks), callback] if callbacks else [callback]
 
 
 def _is_stream(x: Any) -> bool:

@@ -1,6 +1,7 @@
 """From arrays to batches: packing, batching, group encoding."""
 
 from addloss_kit.data.batching import make_dataset as make_dataset
+from addloss_kit.data.encoding import encode_groups as encode_groups
 from addloss_kit.data.packing import pack_inputs as pack_inputs
 
-__all__ = ["make_dataset", "pack_inputs"]
+__all__ = ["encode_groups", "make_dataset", "pack_inputs"]

@@ -1,12 +1,19 @@
-"""make_dataset: a fast in-memory dataset of dicts."""
+"""make_dataset: a fast in-memory dataset of dicts, with every group in every batch."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
-from addloss_kit._checks import check_positive_int, received
+from addloss_kit._checks import check_number, check_positive_int, received
+from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
+
+# Rows are gathered in chunks of about this many bytes: large enough that one gather
+# serves many batches, small beside the data, which stay in memory once.
+_CHUNK_BYTES = 4_000_000
 
 
 def make_dataset(
@@ -14,60 +21,303 @@ def make_dataset(
     batch_size: int,
     *,
     shuffle: bool = True,
+    balance_groups: bool | Sequence[float] | Mapping[int, float] = False,
+    undo_weights: bool = False,
+    group_ids: str = GROUP_IDS,
     drop_remainder: bool = False,
     seed: int | None = None,
 ) -> Any:
     """A `tf.data.Dataset` over arrays in memory, one dict a batch.
 
-    The rows of an epoch are permuted at once and gathered batch by batch, in the
-    graph: one copy of the data, no Python between steps. Together with
+    The rows of an epoch are permuted at once and gathered many batches at a time, in
+    the graph: one copy of the data, no Python between steps. Together with
     `compile(steps_per_execution=...)` it is the fastest way to train a small model.
+
+    The order is a function of `seed` and the epoch. The dataset counts its complete
+    passes; `TrainingModel.fit` sets the count when it begins at a later epoch, by
+    `initial_epoch=` or `keras.callbacks.BackupAndRestore`, so that a training that
+    was killed goes on with the order that it would have had. Elsewhere call
+    `dataset.set_epoch(k)`.
+
+    With `balance_groups` each batch holds a fixed number of rows of each group. Every
+    pass draws the rows of a group anew, and none a second time before all of the
+    group have had their turn. A pass has as many steps as without, all of full size.
 
     Args:
         inputs: Arrays by Input name, from `pack_inputs`.
         batch_size: Rows per batch, from 1.
         shuffle: Whether each epoch has an order of its own. Group losses need it:
             see `losses.GroupGap`.
+        balance_groups: `True` for equal shares of all groups in every batch; or the
+            shares themselves, by id, as a sequence or dict: positive, only their
+            ratios matter. A share is rounded to whole rows, at least one. Rows
+            without a group (id -1) keep the share that they have in the data.
+        undo_weights: With `balance_groups`, whether to multiply the sample weights
+            by a group's share of the data over its share of the batches: means over
+            all rows are then what they are without balancing. The factors of a batch
+            average to 1. It needs an entry `sample_weight` (or `<output>_sample_weight`):
+            build the model with `sample_weight=True` and pack weights of 1.
+        group_ids: Name of the entry that holds the ids.
         drop_remainder: Whether to leave out a last batch of fewer rows.
-        seed: Makes the order a function of seed and epoch; by chance if none.
+        seed: Makes the order repeat. If none, drawn from NumPy's global generator,
+            which `keras.utils.set_random_seed` sets.
 
     Returns:
         A dataset of known cardinality for `fit(dataset, y=None)`.
 
     Raises:
-        ValueError: If the arrays differ in rows, or there are fewer rows than a
-            batch with `drop_remainder`.
+        ValueError: If the arrays differ in rows, there are fewer rows than a batch
+            with `drop_remainder`, a batch is too small to hold every group, or
+            `inputs` lacks the ids or the weights that are asked for.
 
     Example:
         >>> data = make_dataset({"x": np.arange(5.0)}, 2, shuffle=False)
         >>> [batch["x"].numpy().tolist() for batch in data]
         [[0.0, 1.0], [2.0, 3.0], [4.0]]
+        >>> rare = {"group_ids": np.array([0, 0, 0, 0, 0, 1])}
+        >>> data = make_dataset(rare, 2, balance_groups=True)
+        >>> [sorted(batch["group_ids"].numpy().tolist()) for batch in data]
+        [[0, 1], [0, 1], [0, 1]]
     """
-    import tensorflow as tf
-
     check_positive_int(batch_size=batch_size)
     arrays = {name: np.asarray(array) for name, array in inputs.items()}
-    rows = {name: array.shape[0] for name, array in arrays.items()}
-    if len(set(rows.values())) != 1:
+    count = _rows(arrays)
+    is_balanced = not (isinstance(balance_groups, bool) and not balance_groups)
+    if undo_weights and not is_balanced:
         raise ValueError(
-            "All arrays must have the same number of rows. "
-            f"{received(**{f'{k}.shape[0]': v for k, v in rows.items()})}"
+            "`undo_weights` undoes `balance_groups`, so it needs it. Pass both or none. "
+            f"{received(undo_weights=undo_weights, balance_groups=balance_groups)}"
         )
-    count = next(iter(rows.values()))
+    if is_balanced and not shuffle:
+        raise ValueError(
+            "`balance_groups` draws rows by chance. Leave `shuffle` at True. "
+            f"{received(shuffle=shuffle)}"
+        )
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     if steps == 0:
         raise ValueError(
             "There must be at least one full batch. Make `batch_size` smaller, or pass "
             f"`drop_remainder=False`. {received(rows=count, batch_size=batch_size)}"
         )
-    tensors = {name: tf.constant(array) for name, array in arrays.items()}
-    order = tf.data.Dataset.range(count)
-    if shuffle:
-        # A whole permutation an epoch, drawn anew (or from seed and epoch).
-        order = order.shuffle(count, seed=seed, reshuffle_each_iteration=True)
-    batches = order.batch(batch_size, drop_remainder=drop_remainder)
-    return batches.map(
-        lambda ids: {name: tf.gather(tensor, ids) for name, tensor in tensors.items()},
-        num_parallel_calls=1,
-        deterministic=True,
-    ).prefetch(tf.data.AUTOTUNE)
+    if seed is None:
+        seed = int(np.random.randint(2**31))
+    if is_balanced:
+        plan = _BalancedPlan(arrays, group_ids, balance_groups, batch_size, steps)
+        if undo_weights:
+            arrays = plan.undo(arrays)
+        return _dataset(arrays, batch_size, steps, steps * batch_size, plan.order, seed)
+    drawn = steps * batch_size if drop_remainder else count
+    order = _shuffled(count) if shuffle else _as_given(count)
+    return _dataset(arrays, batch_size, steps, drawn, order, seed)
+
+
+class FollowEpoch(keras.callbacks.Callback):
+    """Gives a dataset the epoch at which `fit` begins, if that is not the first.
+
+    A `fit` from epoch 0 goes on from where the dataset stands, so that two calls
+    in a row do not see the same order.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.is_set = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.is_set = False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch > 0 and not self.is_set:
+            self.dataset.set_epoch(epoch)
+        self.is_set = True
+
+
+def _dataset(
+    arrays: Mapping[str, np.ndarray],
+    batch_size: int,
+    steps: int,
+    drawn: int,
+    order: Any,
+    seed: int,
+) -> Any:
+    """Batches of the rows `order(seed pair)[:drawn]`."""
+    import tensorflow as tf
+
+    row_bytes = sum(array.nbytes for array in arrays.values()) // max(_rows(arrays), 1)
+    chunk = batch_size * max(1, _CHUNK_BYTES // max(1, row_bytes * batch_size))
+    # The last batch is a chunk of its own, to know when it is drawn.
+    last = (steps - 1) * batch_size
+    edges = np.array([*range(0, last, chunk), last, drawn], "int64")
+    # On the CPU, where the input pipeline runs, also where there is an accelerator.
+    with tf.device("/CPU:0"):
+        tensors = {name: tf.constant(array) for name, array in arrays.items()}
+        passes = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+        def one_pass(start: Any) -> Any:
+            epoch = passes + start
+            rows = order(tf.stack([tf.constant(seed, tf.int64), epoch]))[:drawn]
+
+            def gather(low: Any, high: Any) -> dict:
+                # The pass counts as soon as its last batch is drawn, not before: a
+                # look at the first batch, or an iterator that Keras makes and then
+                # does not use, must not change the order of the next epoch.
+                tf.cond(low == last, lambda: passes.assign(epoch + 1).op, tf.no_op)
+                chosen = rows[low:high]
+                return {name: tf.gather(t, chosen) for name, t in tensors.items()}
+
+            bounds = tf.data.Dataset.from_tensor_slices((edges[:-1], edges[1:]))
+            return bounds.map(gather)
+
+        chunks = tf.data.Dataset.from_tensors(np.int64(0)).flat_map(one_pass)
+        # A static batch size wherever there is one: XLA then compiles once.
+        is_even = drawn % batch_size == 0
+        batches = chunks.rebatch(batch_size, drop_remainder=is_even)
+        counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
+        dataset = counted.prefetch(tf.data.AUTOTUNE)
+    dataset.set_epoch = passes.assign
+    return dataset
+
+
+def _as_given(count: int) -> Any:
+    import tensorflow as tf
+
+    return lambda seed: tf.range(count, dtype=tf.int64)
+
+
+def _shuffled(count: int) -> Any:
+    import tensorflow as tf
+
+    def order(seed: Any) -> Any:
+        rows = tf.range(count, dtype=tf.int64)
+        return tf.random.experimental.stateless_shuffle(rows, seed)
+
+    return order
+
+
+class _BalancedPlan:
+    """How many rows of each group a batch holds, and which.
+
+    The rows stand group by group, each group's as often as an epoch may need them.
+    One such repetition is a cycle. An order sorts every cycle by chance; slot `j` of
+    group `k` in batch `t` takes row `t * quota[k] + j` of the group.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        name: str,
+        shares: Any,
+        batch_size: int,
+        steps: int,
+    ) -> None:
+        if name not in arrays:
+            raise ValueError(
+                f"`balance_groups` needs the ids as the entry `{name}`. Pack them, or "
+                f"name another entry by `group_ids=`. {received(keys=list(arrays))}"
+            )
+        ids = arrays[name].reshape(-1)
+        present, self._member, sizes = np.unique(
+            ids, return_inverse=True, return_counts=True
+        )
+        wanted = _shares(shares, present, sizes)
+        quota = _quotas(wanted, batch_size)
+        self._factor = (sizes / sizes.sum()) / (quota / batch_size)
+        cycles = -(-steps * quota // sizes)
+        by_group = np.split(np.argsort(self._member, kind="stable"), np.cumsum(sizes)[:-1])
+        self._rows = np.concatenate([np.tile(r, n) for r, n in zip(by_group, cycles)])
+        self._cycle_sizes = np.repeat(sizes, cycles)
+        begin = np.cumsum(cycles * sizes) - cycles * sizes
+        group = np.repeat(np.arange(len(quota)), quota)
+        within = np.concatenate([np.arange(n) for n in quota])
+        # Spread evenly over the batch, so that each replica's part of it has them all.
+        spread = np.argsort((within + 0.5) / quota[group], kind="stable")
+        self._first = (begin[group] + within)[spread]
+        self._stride = quota[group][spread]
+        self._steps = steps
+
+    def order(self, seed: Any) -> Any:
+        """The rows of an epoch, batch after batch."""
+        import tensorflow as tf
+
+        cycle = tf.repeat(tf.range(len(self._cycle_sizes)), self._cycle_sizes)
+        noise = tf.random.stateless_uniform(tf.shape(cycle), seed, dtype=tf.float64)
+        by_chance = tf.argsort(tf.cast(cycle, tf.float64) + noise)
+        step = tf.range(self._steps, dtype=tf.int64)
+        slots = self._first[None, :] + step[:, None] * self._stride[None, :]
+        drawn = tf.gather(by_chance, tf.reshape(slots, (-1,)))
+        return tf.gather(tf.constant(self._rows, tf.int64), drawn)
+
+    def undo(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays with every sample weight times its group's factor."""
+        weights = [
+            n for n in arrays if n == SAMPLE_WEIGHT or n.endswith(f"_{SAMPLE_WEIGHT}")
+        ]
+        if not weights:
+            raise ValueError(
+                "`undo_weights` needs an entry `sample_weight` to put the weights into. "
+                "Build the model with `sample_weight=True`, and pack weights of 1. "
+                f"{received(keys=list(arrays))}"
+            )
+        changed = dict(arrays)
+        factor = self._factor[self._member]
+        for name in weights:
+            weight = arrays[name]
+            axes = (-1,) + (1,) * (weight.ndim - 1)
+            changed[name] = (weight * factor.reshape(axes)).astype(weight.dtype)
+        return changed
+
+
+def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The share of each id that is present, rows without a group among them."""
+    is_group = present >= 0
+    ids = present[is_group].tolist()
+    if not ids:
+        raise ValueError(
+            "`balance_groups` needs rows with a group. Leave it away. Received: ids that "
+            "are all -1."
+        )
+    if isinstance(shares, bool):
+        given = dict.fromkeys(ids, 1.0)
+    elif isinstance(shares, Mapping):
+        given = {int(k): share for k, share in shares.items()}
+    else:
+        given = dict(enumerate(np.asarray(shares).tolist()))
+    if sorted(given) != ids:
+        raise ValueError(
+            "`balance_groups` must have one share for each group in the data. "
+            f"{received(shares_of=sorted(given), groups=ids)}"
+        )
+    for k, share in given.items():
+        check_number(low=1e-30, high=1e30, **{f"balance_groups[{k}]": share})
+    wanted = np.zeros(len(present))
+    wanted[is_group] = [given[k] for k in ids]
+    share_of_groups = sizes[is_group].sum() / sizes.sum()
+    wanted *= share_of_groups / wanted.sum()
+    wanted[~is_group] = 1.0 - share_of_groups
+    return wanted
+
+
+def _quotas(shares: np.ndarray, batch_size: int) -> np.ndarray:
+    """Whole rows of a batch by share, at least one each, `batch_size` in all."""
+    if len(shares) > batch_size:
+        raise ValueError(
+            "With `balance_groups` a batch must have a row for each group. Make "
+            f"`batch_size` larger. {received(groups=len(shares), batch_size=batch_size)}"
+        )
+    ideal = shares * batch_size
+    quota = np.maximum(np.floor(ideal + 1e-9), 1).astype("int64")
+    while quota.sum() < batch_size:
+        quota[np.argmax(ideal - quota)] += 1
+    while quota.sum() > batch_size:
+        quota[np.argmax(np.where(quota > 1, quota - ideal, -np.inf))] -= 1
+    return quota
+
+
+def _rows(arrays: Mapping[str, np.ndarray]) -> int:
+    rows = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(rows.values())) != 1:
+        raise ValueError(
+            "All arrays must have the same number of rows. "
+            f"{received(**{f'{k}.shape[0]': v for k, v in rows.items()})}"
+        )
+    return next(iter(rows.values()))

@@ -1,0 +1,194 @@
+"""encode_groups: labels of any kind to group ids and names."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from addloss_kit._checks import received
+
+_SEPARATOR = " & "
+
+
+def encode_groups(
+    labels: Any, *, names: Sequence[Any] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Number the groups that labels name.
+
+    A label is known by its text, a whole number by its digits: `1`, `1.0` and `"1"`
+    are one group, so that a column of whole numbers means the same with and
+    without missing entries. Numbers are sorted by value, other labels by text;
+    a pandas categorical keeps its categories, observed or not, in their order.
+
+    Several columns make intersections: the combinations that occur, named as
+    `"F & 30-40"`.
+
+    Args:
+        labels: One label a row: strings, numbers, booleans, in a list, array,
+            Series or categorical. Or several columns: a DataFrame, a dict of
+            columns, a list of arrays, or a 2-D array `(rows, columns)`. `None`, NaN,
+            `pandas.NA` and NaT mean "no group", and so does a row where one of
+            several columns is missing.
+        names: The group names that an earlier call returned. Ids then index
+            this list, so that test data get the ids of training.
+
+    Returns:
+        `(group_ids, group_names)`: int32 `(rows,)`, -1 for no group, and the list of
+        names by id; `num_groups` is its length.
+
+    Raises:
+        ValueError: If a label is not in `names`, columns differ in length, or two
+            names are the same.
+
+    Example:
+        >>> ids, names = encode_groups(["m", "f", None, "m"])
+        >>> ids.tolist(), names
+        ([1, 0, -1, 1], ['f', 'm'])
+        >>> encode_groups(["m"], names=names)[0].tolist()
+        [1]
+        >>> encode_groups({"sex": ["f", "m"], "over_30": [True, False]})[1]
+        ['f & True', 'm & False']
+    """
+    columns = [_column(column) for column in _columns(labels)]
+    rows = {f"column {i}": len(codes) for i, (codes, _) in enumerate(columns)}
+    if len(set(rows.values())) != 1:
+        raise ValueError(
+            "All columns of `labels` must have the same number of rows. "
+            f"{received(**{f'rows of {name}': n for name, n in rows.items()})}"
+        )
+    codes, texts = columns[0] if len(columns) == 1 else _intersections(columns)
+    if names is None:
+        return codes.astype("int32"), texts
+    fixed = [_text(name) for name in names]
+    if len(set(fixed)) != len(fixed):
+        raise ValueError(f"`names` must differ from one another. {received(names=fixed)}")
+    id_of = {name: i for i, name in enumerate(fixed)}
+    # A category that no row has may be unknown.
+    for code in np.unique(codes[codes >= 0]):
+        if texts[code] not in id_of:
+            row = int(np.argmax(codes == code))
+            shown = fixed if len(fixed) <= 10 else [*fixed[:10], "..."]
+            raise ValueError(
+                "`labels` must lie in `names`. Add the label where the names are made, "
+                "or set it to None for no group. "
+                f"{received(**{f'labels[{row}]': repr(texts[code]), 'names': shown})}"
+            )
+    # One entry more: the code -1 of a missing label picks the last.
+    table = np.array([id_of.get(text, -1) for text in texts] + [-1], "int32")
+    return table[codes], fixed
+
+
+def _columns(labels: Any) -> list[Any]:
+    if isinstance(labels, Mapping):
+        columns = list(labels.values())
+    elif hasattr(labels, "columns") and hasattr(labels, "iloc"):
+        columns = [labels.iloc[:, i] for i in range(labels.shape[1])]
+    elif isinstance(labels, (list, tuple)) and labels and all(map(_is_array, labels)):
+        columns = list(labels)
+    elif _is_array(labels):
+        columns = [labels]
+    else:
+        array = np.asarray(labels, dtype=_object_if_mixed(labels))
+        if array.ndim not in (1, 2):
+            raise ValueError(
+                "`labels` must be one label a row, or several columns. Reshape them. "
+                f"{received(**{'labels.shape': array.shape})}"
+            )
+        columns = [array] if array.ndim == 1 else list(array.T)
+    if not columns:
+        raise ValueError(f"`labels` must have a column. {received(columns=0)}")
+    return columns
+
+
+def _column(column: Any) -> tuple[np.ndarray, list[str]]:
+    """Codes `(rows,)`, -1 where missing, and the labels' texts in order."""
+    if _is_categorical(column):
+        values = getattr(column, "array", column)
+        codes = np.asarray(getattr(values, "codes", values)).astype("int64")
+        return codes, [_text(category) for category in column.dtype.categories]
+    array = np.asarray(column, dtype=_object_if_mixed(column))
+    if array.ndim != 1:
+        raise ValueError(
+            "Each column of `labels` must have one label a row. "
+            f"{received(shape=array.shape)}"
+        )
+    if array.dtype == object:
+        return _objects(array)
+    unique, codes = np.unique(array, return_inverse=True)
+    is_missing = unique != unique  # NaN and NaT alone differ from themselves.
+    # They are sorted to the end, so that the other codes stand.
+    codes = np.where(is_missing[codes], -1, codes) if unique.size else codes
+    return codes.astype("int64"), [_text(value) for value in unique[~is_missing].tolist()]
+
+
+def _objects(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    first_of: dict[str, Any] = {}
+    code_of: dict[str, int] = {}
+    codes = np.empty(array.shape[0], "int64")
+    for row, value in enumerate(array):
+        if _is_missing(value):
+            codes[row] = -1
+            continue
+        text = _text(value)
+        first_of.setdefault(text, value)
+        codes[row] = code_of.setdefault(text, len(code_of))
+    are_numbers = all(isinstance(value, numbers.Real) for value in first_of.values())
+    ordered = sorted(first_of, key=first_of.__getitem__ if are_numbers else None)  # type: ignore[arg-type] # the values compare
+    rank = {text: i for i, text in enumerate(ordered)}
+    table = np.array([rank[text] for text in code_of] + [-1], "int64")
+    return table[codes], ordered
+
+
+def _intersections(
+    columns: Iterable[tuple[np.ndarray, list[str]]],
+) -> tuple[np.ndarray, list[str]]:
+    """The combinations that occur, sorted by the columns' orders."""
+    (codes, texts), *others = columns
+    for more_codes, more_texts in others:
+        is_missing = (codes < 0) | (more_codes < 0)
+        both = np.where(is_missing, -1, codes * len(more_texts) + more_codes)
+        # Column by column, so that the numbers stay below rows times labels.
+        unique, codes = np.unique(both, return_inverse=True)
+        has_missing = int(unique.size > 0 and unique[0] < 0)
+        codes = codes - has_missing
+        texts = [
+            texts[pair // len(more_texts)] + _SEPARATOR + more_texts[pair % len(more_texts)]
+            for pair in unique[has_missing:].tolist()
+        ]
+    return codes, texts
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if is_number and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    # pandas.NA has no truth value, and pandas need not be installed.
+    if value is None or type(value).__name__ == "NAType":
+        return True
+    return (
+        isinstance(value, (float, np.floating, np.datetime64))
+        and value != value
+        or (type(value).__name__ == "NaTType")
+    )
+
+
+def _is_categorical(column: Any) -> bool:
+    return hasattr(getattr(column, "dtype", None), "categories")
+
+
+def _is_array(value: Any) -> bool:
+    return len(getattr(value, "shape", ())) == 1 or _is_categorical(value)
+
+
+def _object_if_mixed(labels: Any) -> Any:
+    """`object` for Python lists, which NumPy would turn into text, None included."""
+    return object if isinstance(labels, (list, tuple)) else None
