@@ -1,7 +1,11 @@
 """Losses as terms: config and state around the formulas of `functional`."""
 
+from addloss_kit.losses.asymmetric import (
+    AsymmetricAbsoluteError as AsymmetricAbsoluteError,
+)
 from addloss_kit.losses.constraints import BoundedGroupLoss as BoundedGroupLoss
 from addloss_kit.losses.constraints import GroupGapConstraint as GroupGapConstraint
+from addloss_kit.losses.contrastive import Contrastive as Contrastive
 from addloss_kit.losses.distribution_gap import (
     GroupDistributionGap as GroupDistributionGap,
 )
@@ -17,7 +21,9 @@ from addloss_kit.losses.weighted import WeightedRMSE as WeightedRMSE
 from addloss_kit.losses.worst_group import WorstGroup as WorstGroup
 
 __all__ = [
+    "AsymmetricAbsoluteError",
     "BoundedGroupLoss",
+    "Contrastive",
     "FunctionLoss",
     "GroupDistributionGap",
     "GroupGap",

@@ -1,0 +1,74 @@
+"""AsymmetricAbsoluteError: too much and too little at different prices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from addloss_kit._checks import check_number, check_same_shape
+from addloss_kit.errors import as_keras_target
+from addloss_kit.fields import Y_TRUE, Field
+from addloss_kit.losses.keras_loss import reduction_totals
+from addloss_kit.losses.loss_term import LossTerm
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class AsymmetricAbsoluteError(LossTerm):
+    r"""Absolute error with one price for too much and another for too little.
+
+    $$\text{over}\cdot(\hat y - y) \text{ where } \hat y > y, \quad
+      \text{else } \text{under}\cdot(y - \hat y)$$
+
+    averaged over the outputs, then over the rows. It is the quantile (pinball)
+    loss in other words: the best constant prediction is the quantile of the
+    targets at `under / (over + under)`, and `over = under = 1` is the mean
+    absolute error.
+
+    Args:
+        over: Price of a unit too much, from 0.
+        under: Price of a unit too little, from 0.
+        name: Key in the history; `"asymmetric_absolute_error"`.
+
+    Call arguments:
+        y_true, y_pred: `(batch, outputs)`, or `(batch, time, outputs)`.
+        sample_weight: Optional; see `functional.align_weight`. As for Keras's
+            losses the weighted errors are divided by the number of rows.
+
+    Returns:
+        Scalar in the units of `y_true`; the gradient is 0 at a perfect fit.
+
+    Raises:
+        ValueError: If a price is negative or not finite, or the shapes differ.
+
+    Example:
+        >>> loss = AsymmetricAbsoluteError(over=3.0, under=1.0)
+        >>> float(loss([[0.0], [0.0]], [[2.0], [-2.0]]))
+        4.0
+    """
+
+    def __init__(self, over: float = 3.0, under: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_number(low=0.0, is_high_allowed=False, over=over, under=under)
+        self.over = float(over)
+        self.under = float(under)
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        if argument != Y_TRUE:
+            return Field()
+        return Field(shape=tuple(prediction.shape[1:]), reason=self.name)
+
+    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+        y_true = as_keras_target(y_true, y_pred)
+        check_same_shape(y_true=y_true, y_pred=y_pred)
+        excess = y_pred - y_true
+        price = self.over * ops.relu(excess) + self.under * ops.relu(-excess)
+        if len(price.shape) > 1:
+            price = ops.mean(price, axis=-1)
+        return reduction_totals(
+            price, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "over": self.over, "under": self.under}

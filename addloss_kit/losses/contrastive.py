@@ -1,0 +1,87 @@
+"""Contrastive: distances of pairs, alike and not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from addloss_kit._checks import check_number, check_same_shape, received
+from addloss_kit.errors import as_keras_target
+from addloss_kit.fields import Y_TRUE, Field
+from addloss_kit.losses.keras_loss import reduction_totals
+from addloss_kit.losses.loss_term import LossTerm
+
+
+@keras.saving.register_keras_serializable("addloss_kit.losses")
+class Contrastive(LossTerm):
+    r"""Pulls pairs that are alike together, pushes others a margin apart.
+
+    $$y\,d^2 + (1 - y)\,\max(0,\ m - d)^2$$
+
+    with $d$ the distance that the model predicts for a pair, and $y = 1$ for a
+    pair that is alike, else 0. (The paper writes $Y = 0$ for a pair that is
+    alike, and a factor ½ before both parts: its value is half of this one.)
+
+    The form $y \log d + (1 - y) \log(1 - d)$ that one meets under the same name
+    is another loss: with $d$ a similarity in (0, 1), its negative is the binary
+    cross-entropy of "alike", so use `"binary_crossentropy"` for that. Without
+    the minus sign, as it is often printed, training makes it ever worse.
+
+    Args:
+        margin: Distance beyond which a pair that is not alike costs nothing,
+            above 0, in the units of the prediction.
+        name: Key in the history; `"contrastive"`.
+
+    Call arguments:
+        y_true: `(batch, 1)`, 1 for a pair that is alike, 0 for one that is not.
+        y_pred: `(batch, 1)`, distances from 0. A Euclidean distance needs a root
+            whose gradient is finite at 0: `functional.safe_sqrt`.
+        sample_weight: Optional; see `functional.align_weight`. As for Keras's
+            losses the weighted values are divided by the number of pairs.
+
+    Returns:
+        Scalar in the squared units of `y_pred`.
+
+    Raises:
+        ValueError: If the margin is not above 0, or the shapes differ.
+
+    Reference:
+        Hadsell, Chopra, LeCun, "Dimensionality reduction by learning an
+        invariant mapping", CVPR 2006, equation 4.
+
+    Example:
+        >>> loss = Contrastive(margin=1.0)
+        >>> float(loss([[1.0], [0.0]], [[2.0], [0.5]]))  # (2² + 0.5²) / 2
+        2.125
+    """
+
+    def __init__(self, margin: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_number(low=0.0, is_high_allowed=False, margin=margin)
+        if margin == 0:
+            raise ValueError(
+                "`margin` must be above 0, else pairs that are not alike cost nothing. "
+                f"{received(margin=margin)}"
+            )
+        self.margin = float(margin)
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        if argument != Y_TRUE:
+            return Field()
+        return Field(shape=tuple(prediction.shape[1:]), reason=self.name)
+
+    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+        y_true = as_keras_target(y_true, y_pred)
+        check_same_shape(y_true=y_true, y_pred=y_pred)
+        shortfall = ops.relu(self.margin - y_pred)
+        values = y_true * ops.square(y_pred) + (1.0 - y_true) * ops.square(shortfall)
+        if len(values.shape) > 1:
+            values = ops.mean(values, axis=-1)
+        return reduction_totals(
+            values, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "margin": self.margin}
