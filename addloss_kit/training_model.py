@@ -16,6 +16,7 @@ from addloss_kit.distribution import separate_losses
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
 from addloss_kit.functional import align_weight
+from addloss_kit.resumable import ResumableModel
 
 
 @dataclasses.dataclass
@@ -43,7 +44,7 @@ class BoundMetric:
 
 
 @keras.saving.register_keras_serializable("addloss_kit")
-class TrainingModel(keras.Model):
+class TrainingModel(ResumableModel):
     """A functional model that carries its losses in the graph.
 
     `build_training_model` and `add_loss` make it; there is no need to construct
@@ -161,7 +162,10 @@ class TrainingModel(keras.Model):
         for tensor in self.inputs:
             value = ops.convert_to_tensor(given[tensor.name])
             # `(n, 1)` fed to an Input of `(n,)`, or the other way: as Keras does.
-            if len(value.shape) == len(tensor.shape) + 1 and value.shape[-1] == 1:
+            if None not in tensor.shape[1:]:
+                # Beside a pandas table TensorFlow forgets the rank of vectors.
+                value = ops.reshape(value, (-1, *tensor.shape[1:]))
+            elif len(value.shape) == len(tensor.shape) + 1 and value.shape[-1] == 1:
                 value = ops.squeeze(value, -1)
             elif len(value.shape) == len(tensor.shape) - 1 and tensor.shape[-1] == 1:
                 value = ops.expand_dims(value, -1)
@@ -177,12 +181,13 @@ class TrainingModel(keras.Model):
     # What Keras would ignore, or misread, in silence --------------------------
 
     def compile(self, optimizer="rmsprop", loss=None, **kwargs):
-        if kwargs.get("metrics") and loss is None:
-            raise ValueError(
-                "`compile(metrics=...)` compares outputs with `y`, which this model "
-                "does not take. Pass `metrics=` to `build_training_model`, or call "
-                f"`add_metric`. {received(metrics=kwargs['metrics'])}"
-            )
+        for name in ("metrics", "weighted_metrics"):
+            if kwargs.get(name) and loss is None:
+                raise ValueError(
+                    f"`compile({name}=...)` compares outputs with `y`, which this model "
+                    "does not take. Pass `metrics=` to `build_training_model`, or call "
+                    f"`add_metric`. {received(**{name: kwargs[name]})}"
+                )
         # Keras keeps the loss of an earlier `compile` when the new one has none.
         self._compile_loss = None
         self.loss = None

@@ -1,0 +1,62 @@
+"""ResumableModel: what it saves is whole, and is all that training needs to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+from addloss_kit.atomic import replacing
+
+# Of the entries that hold the states of random generators.
+_SEED = "seed_state_"
+
+
+class ResumableModel(keras.Model):
+    """A model that a kill at any moment costs no more than an epoch.
+
+    `save` and `save_weights` write beside the file and move it into place, so that
+    `ModelCheckpoint` and `BackupAndRestore` never leave half a file; and they save
+    the states of the random generators too, which Keras leaves out, so that dropout
+    goes on as it would have.
+    """
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        with _whole(filepath, overwrite, kwargs) as place:
+            super().save(place, overwrite, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        with _whole(filepath, overwrite, kwargs) as place:
+            super().save_weights(place, overwrite, **kwargs)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for number, state in enumerate(self._seed_states()):
+            store[f"{_SEED}{number}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store):
+        stored = {name: store[name] for name in store.keys()}
+        states = self._seed_states()
+        for number, state in enumerate(states):
+            # Absent in a file that came from the predictor.
+            if (value := stored.pop(f"{_SEED}{number}", None)) is not None:
+                state.assign(value)
+        super().load_own_variables(stored)
+
+    def _seed_states(self) -> list[Any]:
+        """The variables that are neither weights nor of metrics, in a fixed order."""
+        known = {id(variable) for variable in (*self.weights, *self.metrics_variables)}
+        return [variable for variable in self.variables if id(variable) not in known]
+
+
+def _whole(
+    filepath: Any, overwrite: bool, options: dict
+) -> contextlib.AbstractContextManager[Any]:
+    """Where to write what shall replace `filepath`; itself where no move can."""
+    is_path = isinstance(filepath, (str, os.PathLike))
+    if not is_path or not overwrite or options or "://" in os.fspath(filepath):
+        return contextlib.nullcontext(filepath)
+    return replacing(pathlib.Path(filepath).resolve())
