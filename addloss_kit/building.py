@@ -479,21 +479,20 @@ def _metric_field(metric: Any, argument: str, prediction: Any) -> Field:
 
 
 def _as_metric(given: Any, prediction: Any, output: str | None, losses: dict) -> Any:
-    if isinstance(given, str) and given in ("accuracy", "acc"):
+    """The metric, under the name that the history shows: a string as it was given."""
+    name = given if isinstance(given, str) else None
+    if name in ("accuracy", "acc"):
         given = _accuracy(prediction, losses[output])
-    metric = given
-    if isinstance(given, str) or not isinstance(given, keras.metrics.Metric):
-        name = given if isinstance(given, str) else getattr(given, "__name__", None)
-        found = keras.metrics.get(given)
-        if isinstance(found, type):
-            found = found()
-        metric = found
-        if not isinstance(found, keras.metrics.Metric):
-            metric = keras.metrics.MeanMetricWrapper(found, name=name)
-    if output is not None and not metric.name.startswith(f"{output}_"):
-        config = metric.get_config()
-        metric = type(metric).from_config({**config, "name": f"{output}_{metric.name}"})
-    return metric
+    if not isinstance(given, keras.metrics.Metric):
+        given = keras.metrics.get(given)
+        given = given() if isinstance(given, type) else given
+    name = name or getattr(given, "name", None) or given.__name__
+    name = name if output is None else _prefixed(name, output)
+    if not isinstance(given, keras.metrics.Metric):
+        return keras.metrics.MeanMetricWrapper(given, name=name)
+    if given.name == name:
+        return given
+    return type(given).from_config({**given.get_config(), "name": name})
 
 
 def _accuracy(prediction: Any, losses: Sequence) -> Any:

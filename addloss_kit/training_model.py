@@ -162,10 +162,7 @@ class TrainingModel(ResumableModel):
         for tensor in self.inputs:
             value = ops.convert_to_tensor(given[tensor.name])
             # `(n, 1)` fed to an Input of `(n,)`, or the other way: as Keras does.
-            if None not in tensor.shape[1:]:
-                # Beside a pandas table TensorFlow forgets the rank of vectors.
-                value = ops.reshape(value, (-1, *tensor.shape[1:]))
-            elif len(value.shape) == len(tensor.shape) + 1 and value.shape[-1] == 1:
+            if len(value.shape) == len(tensor.shape) + 1 and value.shape[-1] == 1:
                 value = ops.squeeze(value, -1)
             elif len(value.shape) == len(tensor.shape) - 1 and tensor.shape[-1] == 1:
                 value = ops.expand_dims(value, -1)
