@@ -189,6 +189,13 @@ def _attach(
             f"A {kind} must be a scalar. Reduce it, as with `keras.ops.mean(value)`. "
             f"{received(**{'value.shape': tuple(value.shape)})}"
         )
+    if not getattr(model, "outputs", None):
+        raise TypeError(
+            "`model` must be a functional model, as `keras.Model(inputs, outputs)` makes "
+            "it; a model with a `call` of its own can call `self.add_loss` there. "
+            f"{received(model=type(model).__name__)}"
+        )
+    value = bypass(value)
     endpoint = find_endpoint(model)
     predictions: list = model.outputs
     arguments: dict = {}
@@ -196,7 +203,6 @@ def _attach(
     bound_metrics: list[BoundMetric] = []
     predictor_inputs = None
     if endpoint is not None:
-        value = bypass(value, model)
         predictions, arguments = endpoint_call(model)
         bound_terms = list(endpoint.bound_terms)
         bound_metrics = list(model.bound_metrics)

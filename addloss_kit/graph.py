@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from addloss_kit.endpoint import LossEndpoint, endpoint_call
+from addloss_kit.endpoint import LossEndpoint
 
 
 def ancestors(tensors: Iterable[Any]) -> Iterator[Any]:
@@ -50,11 +50,12 @@ def output_names(outputs: Any) -> list[str]:
     return names
 
 
-def bypass(value: Any, model: keras.Model) -> Any:
-    """`value` recomputed from the predictions before the model's endpoint.
+def bypass(value: Any) -> Any:
+    """`value` recomputed from the predictions before any endpoint on its way.
 
-    A value computed from `model.output` would keep the old endpoint in the graph,
-    whose losses would then count twice.
+    A value computed from the output of a training model, be it that of an earlier
+    call, would keep that model's endpoint in the graph, whose losses would then
+    count twice.
     """
     passed = [
         tensor
@@ -63,6 +64,10 @@ def bypass(value: Any, model: keras.Model) -> Any:
     ]
     if not passed:
         return value
-    predictions, _ = endpoint_call(model)
-    around = keras.Model([*model.outputs, *model.inputs], value)
-    return around([*predictions, *model.inputs])
+    before = []
+    for tensor in passed:
+        endpoint, node_index, position = tensor._keras_history
+        predictions = endpoint._inbound_nodes[node_index].arguments.args[0]
+        before.append(predictions[position])
+    inputs = input_tensors([value])
+    return keras.Model([*passed, *inputs], value)([*before, *inputs])

@@ -16,6 +16,7 @@ from addloss_kit.distribution import separate_losses
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
 from addloss_kit.functional import align_weight
+from addloss_kit.graph import input_tensors
 from addloss_kit.resumable import ResumableModel
 
 
@@ -84,7 +85,8 @@ class TrainingModel(ResumableModel):
         self._bound_metrics = tuple(BoundMetric.from_config(c) for c in bound_metrics)
         # In lists of their own, which Keras tracks: that is how they are reset.
         self.graph_metrics = [bound.metric for bound in self._bound_metrics]
-        taken = {metric.name for metric in self.graph_metrics}
+        # `loss` is Keras's, and a good name for a person's function all the same.
+        taken = {"loss", *(metric.name for metric in self.graph_metrics)}
         self.term_trackers = [
             keras.metrics.Mean(name=f"{name}_loss" if name in taken else name)
             for name in _logged_names(endpoint)
@@ -97,6 +99,13 @@ class TrainingModel(ResumableModel):
     def bound_metrics(self) -> tuple[BoundMetric, ...]:
         """The metrics with their sources."""
         return self._bound_metrics
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The Inputs that the predictions are computed from, in their order."""
+        predictions, _ = endpoint_call(self)
+        needed = {id(tensor) for tensor in input_tensors(predictions)}
+        return [tensor.name for tensor in self.inputs if id(tensor) in needed]
 
     @property
     def training_fields(self) -> dict[str, Field]:

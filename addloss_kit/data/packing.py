@@ -13,7 +13,6 @@ from addloss_kit.fields import (
     SAMPLE_WEIGHT,
     Y_TRUE,
     Field,
-    has_training_only_name,
 )
 
 
@@ -62,11 +61,7 @@ def pack_inputs(
     """
     fields: dict[str, Field] = model.training_fields
     specs = {tensor.name: tensor for tensor in model.inputs}
-    # An Input that nothing in the losses binds is a feature, unless its name says
-    # otherwise (as in models that came through `add_loss`).
-    features = [name for name in specs if name not in fields]
     given: dict[str, Any] = {}
-    _take_features(given, x, features, specs)
     _take_by_output(given, y, Y_TRUE, specs, "y")
     _take_by_output(given, sample_weight, SAMPLE_WEIGHT, specs, "sample_weight")
     if group_ids is not None:
@@ -78,6 +73,7 @@ def pack_inputs(
                 f"{received(**{name: type(value).__name__})}"
             )
         _give(given, name, value)
+    _take_features(given, x, model.feature_names, specs)
     missing = [name for name in specs if name not in given]
     if missing:
         raise ValueError(
@@ -107,19 +103,24 @@ def _take_features(given: dict, x: Any, features: list, specs: dict) -> None:
                 f"`x` names {unknown}, but the model's features are {features}. "
                 f"{received(x=list(x))}"
             )
-        given.update(x)
+        for name, value in x.items():
+            _give(given, name, value)
         return
-    # What pandas gives for one Input is a table; a list may be rows or Inputs.
-    feature_names = [n for n in features if not has_training_only_name(n)] or features
-    if len(feature_names) == 1:
-        given[feature_names[0]] = x
-        return
-    if not isinstance(x, (list, tuple)) or len(x) != len(feature_names):
+    features = [name for name in features if name not in given]
+    # A list may be the Inputs in their order, as `fit` takes it; or rows.
+    rest = [name for name in specs if name not in given]
+    is_list = isinstance(x, (list, tuple)) and all(hasattr(part, "shape") for part in x)
+    if is_list and len(rest) > 1 and len(x) == len(rest):
+        given.update(zip(rest, x))
+    elif len(features) == 1:
+        given[features[0]] = x
+    elif isinstance(x, (list, tuple)) and len(x) == len(features):
+        given.update(zip(features, x))
+    else:
         raise ValueError(
-            f"`x` must be a dict by name, or a list of {len(feature_names)} arrays, for "
-            f"the features {feature_names}. {received(x=type(x).__name__)}"
+            f"`x` must be a dict by name, or a list of {len(features)} arrays, for "
+            f"the features {features}. {received(x=type(x).__name__)}"
         )
-    given.update(zip(feature_names, x))
 
 
 def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: str) -> None:
