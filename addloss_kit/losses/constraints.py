@@ -279,7 +279,8 @@ class GroupGapConstraint(_Constraint):
         # The overall mean error: the unit of the step and of the penalty.
         unit = ops.divide_no_nan(ops.sum(weight * known), ops.sum(weight))
         penalty = ops.divide_no_nan(self.penalty, unit) * present
-        center = ops.where(is_first, _middle(known, weight > 0), self.center)
+        held = ops.convert_to_tensor(self.center)  # JAX: `where` takes no variable
+        center = ops.where(is_first, _middle(known, weight > 0), held)
         # One Newton step towards the t at which the forces add up to 0, the
         # minimum over t: the slope of their sum is the penalty of the active ones.
         forces = self.multipliers.forces(known - center, half, penalty)

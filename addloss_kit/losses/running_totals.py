@@ -61,8 +61,9 @@ class RunningTotals:
         """
         rows = totals["rows"]
         # A batch without rows says nothing, so nothing decays.
-        keep = ops.where(rows > 0, self.momentum, 1.0)
-        keep = ops.cast(keep, self.error.dtype)
+        dtype = self.error.dtype
+        momentum = ops.cast(self.momentum, dtype)  # in full: `where` makes it float32
+        keep = ops.where(rows > 0, momentum, ops.ones_like(momentum))
         values = {
             "error": self._decay(
                 self.error, ops.divide_no_nan(totals["error"], rows), keep

@@ -112,9 +112,8 @@ class WorstGroup(GroupTerm):
         """The q_k over the groups that count, summing to 1 (0 if none does)."""
         counted = ops.cast(is_counted, self.compute_dtype)
         # Subtract the largest that counts: the exponentials cannot all vanish.
-        logs = self.log_weights - ops.max(
-            ops.where(is_counted, self.log_weights, ops.full_like(counted, -1e30))
-        )
+        held = ops.convert_to_tensor(self.log_weights)  # JAX: `where` takes no variable
+        logs = held - ops.max(ops.where(is_counted, held, ops.full_like(held, -1e30)))
         raw = counted * ops.exp(ops.minimum(logs, 0.0))
         return ops.stop_gradient(ops.divide_no_nan(raw, ops.sum(raw)))
 
