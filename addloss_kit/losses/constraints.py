@@ -83,8 +83,9 @@ class BoundedGroupLoss(_Constraint):
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
         bound: Positive number in the units of the error, or one per group.
         error: Error of a sample, as in `GroupGap`.
-        step_size: η, how far a multiplier moves at a violation of 100 %.
-        penalty: c, the force that a violation of 100 % has at once.
+        step_size: η, how far a multiplier moves in a step at a violation of 100 %. For a
+            training of less than some thousand steps take 0.01.
+        penalty: c, the force that a violation of 100 % or more has at once.
         momentum: How much of the running totals a step keeps, in `[0, 1)`; it
             smooths the penalty's view of ē_k.
         tolerance: By what share a bound may be exceeded and `is_met` still be 1.
@@ -119,8 +120,8 @@ class BoundedGroupLoss(_Constraint):
         *,
         bound: float | Sequence[float],
         error: Any = "squared_error",
-        step_size: float = 0.01,
-        penalty: float = 10.0,
+        step_size: float = 0.003,
+        penalty: float = 1.0,
         momentum: float = 0.99,
         tolerance: float = 0.02,
         group_ids: str = "group_ids",
@@ -151,10 +152,9 @@ class BoundedGroupLoss(_Constraint):
             means, weight = self.running.update(totals)
         else:
             means, weight = self.batch_means(totals)
-        # Forces act on ē_k; only their strength is in units of the bound.
-        penalty = ops.cast(weight > 0, means.dtype) * self.penalty / bound
-        forces = self.multipliers.forces(means, bound, penalty)
-        loss = self.multipliers.loss(forces, penalty)
+        present = ops.cast(weight > 0, means.dtype)
+        above = (means - bound) * present
+        loss = self.multipliers.loss(above, 0.0, present * self.penalty / bound, bound)
         if training:
             excess = self.running.excess(totals, bound)
             self.multipliers.update(excess, 0.0, self.step_size / bound)
@@ -200,9 +200,10 @@ class GroupGapConstraint(_Constraint):
         bound: Number from 0, in the units of the error. A bound much smaller than
             the standard error of the groups' means cannot be seen in the data.
         error: Error of a sample, as in `GroupGap`.
-        step_size: η, how far a multiplier moves at a violation as large as the
-            overall mean error.
-        penalty: c, the force that such a violation has at once.
+        step_size: η, how far a multiplier moves in a step at a violation as large as
+            the overall mean error. For a training of less than some thousand
+            steps take 0.01.
+        penalty: c, the force that such a violation, or a larger one, has at once.
         momentum: How much of the running totals a step keeps, in `[0, 1)`; it
             smooths the penalty's view of ē_k.
         tolerance: By what share the bound may be exceeded and `is_met` still be 1.
@@ -236,8 +237,8 @@ class GroupGapConstraint(_Constraint):
         *,
         bound: float,
         error: Any = "squared_error",
-        step_size: float = 0.01,
-        penalty: float = 10.0,
+        step_size: float = 0.003,
+        penalty: float = 1.0,
         momentum: float = 0.99,
         tolerance: float = 0.02,
         group_ids: str = "group_ids",
@@ -283,11 +284,12 @@ class GroupGapConstraint(_Constraint):
         center = ops.where(is_first, _middle(known, weight > 0), held)
         # One Newton step towards the t at which the forces add up to 0, the
         # minimum over t: the slope of their sum is the penalty of the active ones.
-        forces = self.multipliers.forces(known - center, half, penalty)
+        offset = (means - center) * present
+        forces = self.multipliers.forces(ops.stop_gradient(offset), half, penalty, unit)
         slope = ops.sum(ops.cast(forces != 0, means.dtype) * penalty)
         center = center + ops.divide_no_nan(ops.sum(present * forces), slope)
-        forces = self.multipliers.forces(means - center, half, penalty)
-        loss = self.multipliers.loss(forces, penalty)
+        offset = (means - center) * present
+        loss = self.multipliers.loss(offset, half, penalty, unit)
         if training:
             self.center.assign(center)
             excess = self.running.excess(totals, center)

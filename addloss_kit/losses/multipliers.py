@@ -29,14 +29,15 @@ def soft_threshold(x: Any, width: Any) -> Any:
 class Multipliers:
     r"""An augmented Lagrangian: one multiplier a group, as weights of a layer.
 
-    For constraints $x_k \le h$ the term is $\frac{1}{2c}\sum_k
-    ([\lambda_k + c\,(x_k - h)]_+^2 - \lambda_k^2)$, so its gradient is
+    For constraints $x_k \le h$ the gradient is
     $\sum_k [\lambda_k + c\,(x_k - h)]_+ \nabla x_k$, and after the step
     $\lambda_k \leftarrow [\lambda_k + \eta\,(\hat x_k - h)]_+$. The two play
     different parts, and so take different estimates: the bracket is not linear
     in $x_k$, so it needs a smooth one (a running mean); the sum over time
     smooths by itself, so it needs one without lag or bias
-    (`RunningTotals.excess`).
+    (`RunningTotals.excess`). In the bracket $x_k$ counts up to ±`limit`: the
+    errors of a model that has just begun may be many times the bound, and forces
+    in that proportion are remembered by an optimizer such as Adam for long.
 
     Args:
         layer: The layer that owns the weights, so that they are saved.
@@ -56,14 +57,26 @@ class Multipliers:
             trainable=False,
         )
 
-    def forces(self, x: Any, width: Any, penalty: Any) -> Any:
+    def forces(self, x: Any, width: Any, penalty: Any, limit: Any) -> Any:
         """The factor of each `∇x_k` in the gradient, `(num_groups,)`."""
-        return self.project(self.values + penalty * x, penalty * width)
+        near = ops.minimum(ops.maximum(x, -limit), limit)
+        return self.project(self.values + penalty * near, penalty * width)
 
-    def loss(self, forces: Any, penalty: Any) -> Any:
-        """The scalar whose gradient the forces are; 0 where the penalty is."""
-        energy = ops.square(forces) - ops.square(self.values)
-        return ops.sum(ops.divide_no_nan(energy, 2.0 * penalty))
+    def loss(self, x: Any, width: Any, penalty: Any, limit: Any) -> Any:
+        """The scalar whose gradient the forces are.
+
+        Args:
+            x: What is bounded, `(num_groups,)`, with a gradient; 0 where absent.
+            width: The bound h.
+            penalty: c, in the units of the loss over those of x²; 0 where absent.
+            limit: Up to where `x` counts, in its units.
+        """
+        here = ops.stop_gradient(x)
+        force = ops.stop_gradient(self.forces(here, width, penalty, limit))
+        near = ops.minimum(ops.maximum(here, -limit), limit)
+        energy = ops.square(force) - ops.square(self.values)
+        energy = ops.divide_no_nan(energy, 2.0 * penalty) + force * (here - near)
+        return ops.sum(ops.stop_gradient(energy) + force * (x - here))
 
     def update(self, x: Any, width: Any, step: Any) -> None:
         """Take a step up; where `x` and `width` are 0 the multiplier stays."""

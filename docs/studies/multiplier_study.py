@@ -121,7 +121,8 @@ class Controller:
 
     Args:
         rule: `"ascent"` λ ← [λ + η·x]₊; `"lagrangian"` with the force
-            [λ + c·x̄]₊ besides; or `"nupi"`, λ ← [λ + η·x + c·(ξ_t − ξ_{t−1})]₊
+            [λ + c·x̄]₊ besides, in which x̄ counts up to ±100 % (`"no limit"`:
+            however large); or `"nupi"`, λ ← [λ + η·x + c·(ξ_t − ξ_{t−1})]₊
             with ξ the moving average of x (momentum ν).
         bound: Of the group errors, or of the gap if `is_gap`.
     """
@@ -151,7 +152,9 @@ class Controller:
             unit, width, self.center = self.bound, 0.0, self.bound
         c, eta = self.penalty / unit, self.step / unit
         smooth, excess = means - self.center, error - self.center * weight
-        if self.rule == "lagrangian":
+        if self.rule in ("lagrangian", "no limit"):
+            if self.rule == "lagrangian":
+                smooth = np.clip(smooth, -unit, unit)
             force = self.project(self.multipliers + c * smooth, c * width)
             self._move(eta * excess, eta * width * weight)
             slope = c
@@ -219,7 +222,8 @@ CONTROLLERS = [
     ("lagrangian", 0.003, 3.0),
     ("lagrangian", 0.01, 3.0),
     ("lagrangian", 0.01, 10.0),
-    ("lagrangian", 0.03, 10.0),
+    ("no limit", 0.003, 1.0),
+    ("no limit", 0.01, 10.0),
     ("nupi", 0.003, 1.0),
     ("nupi", 0.01, 1.0),
     ("nupi", 0.01, 10.0),
