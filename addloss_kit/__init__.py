@@ -21,6 +21,8 @@ from addloss_kit.data import make_dataset as make_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
 from addloss_kit.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.exporting import export_inference_model as export_inference_model
+from addloss_kit.reports import group_report as group_report
+from addloss_kit.reports import tradeoff_curve as tradeoff_curve
 from addloss_kit.training_model import TrainingModel as TrainingModel
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "encode_groups",
     "export_inference_model",
     "functional",
+    "group_report",
     "losses",
     "make_dataset",
     "metrics",
     "pack_inputs",
+    "tradeoff_curve",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from addloss_kit._checks import check_number, check_positive_int, received
+from addloss_kit._checks import check_positive_int, received
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
 
 # Rows are gathered in chunks of about this many bytes: large enough that one gather
@@ -287,8 +287,12 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
             "`balance_groups` must have one share for each group in the data. "
             f"{received(shares_of=sorted(given), groups=ids)}"
         )
-    for k, share in given.items():
-        check_number(low=1e-30, high=1e30, **{f"balance_groups[{k}]": share})
+    bad = {k: share for k, share in given.items() if not 0 < share < np.inf}
+    if bad:
+        raise ValueError(
+            "`balance_groups` must hold shares above 0, so that every batch has every "
+            f"group. {received(**{f'balance_groups[{k}]': v for k, v in bad.items()})}"
+        )
     wanted = np.zeros(len(present))
     wanted[is_group] = [given[k] for k in ids]
     share_of_groups = sizes[is_group].sum() / sizes.sum()

@@ -1,0 +1,175 @@
+"""Comparing two reports: who gained, who lost, and whether the gap closed honestly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from addloss_kit._checks import received
+from addloss_kit.reports import tables
+from addloss_kit.reports.intervals import critical_value, weighted_means
+
+if TYPE_CHECKING:
+    from addloss_kit.reports.group_report import GroupReport
+
+
+class GroupComparison:
+    """What changed from one report to another, group by group.
+
+    Where both reports are of the same rows, the change is that of paired rows,
+    which is far less noisy than the two means are. A group is better or worse if
+    its change is beyond noise, jointly over all groups.
+
+    *Levelling down* is a gap that closed only because a group with the smaller
+    error got worse: the group that was worst before did not gain.
+
+    Args:
+        before, after: Reports of the same error and the same groups.
+
+    Attributes:
+        group_names: Names by id.
+        change: Mean error after less before of each group; negative is better.
+        standard_errors: Of the changes.
+        verdicts: By group, `"better"`, `"worse"` or `"no clear change"`.
+        is_paired: Whether both reports are of the same rows.
+        is_levelling_down: See above.
+
+    Raises:
+        ValueError: If errors or groups differ.
+    """
+
+    def __init__(self, before: GroupReport, after: GroupReport) -> None:
+        for what in ("error_name", "group_names"):
+            if getattr(before, what) != getattr(after, what):
+                raise ValueError(
+                    f"Two reports to compare must have the same {what.replace('_', ' ')}. "
+                    "Make both with the same `error=` and `group_names=`. "
+                    f"{received(before=getattr(before, what), after=getattr(after, what))}"
+                )
+        self.before, self.after = before, after
+        self.group_names = after.group_names
+        self.change = after.means - before.means
+        self.is_paired = all(
+            np.array_equal(getattr(before, what), getattr(after, what))
+            for what in ("group_ids", "row_weight", "y_true")
+        )
+        if self.is_paired:
+            has_group = after.group_ids >= 0
+            _, self.standard_errors = weighted_means(
+                (after.row_errors - before.row_errors)[has_group],
+                after.group_ids[has_group],
+                after.row_weight[has_group],
+                len(self.group_names),
+            )
+        else:
+            self.standard_errors = np.hypot(after.standard_errors, before.standard_errors)
+        present = int((~np.isnan(self.change)).sum())
+        margin = critical_value(after.confidence, present) * self.standard_errors
+        # NaN compares false: without a standard error nothing is clear.
+        self._is_better = self.change < -margin
+        self._is_worse = self.change > margin
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By group name, `"better"`, `"worse"` or `"no clear change"`."""
+        return {
+            name: "better"
+            if self._is_better[k]
+            else "worse"
+            if self._is_worse[k]
+            else "no clear change"
+            for k, name in enumerate(self.group_names)
+        }
+
+    @property
+    def is_levelling_down(self) -> bool:
+        """Whether the gap closed only because a better group got worse."""
+        if not self.after.gap.value < self.before.gap.value:
+            return False
+        # Worst among the groups that both reports have.
+        shared = np.where(np.isnan(self.change), -np.inf, self.before.means)
+        worst = int(np.argmax(shared))
+        got_worse = self._is_worse.copy()
+        got_worse[worst] = False
+        return bool(got_worse.any() and not self._is_better[worst])
+
+    def to_dict(self) -> dict:
+        """Plain numbers and texts."""
+        before, after = self.before, self.after
+        groups = {
+            name: {
+                "before": float(before.means[k]),
+                "after": float(after.means[k]),
+                "change": float(self.change[k]),
+                "change standard error": float(self.standard_errors[k]),
+                "verdict": verdict,
+            }
+            for k, (name, verdict) in enumerate(self.verdicts.items())
+        }
+        return {
+            "error": after.error_name,
+            "groups": groups,
+            "overall": {
+                "before": before.overall[before.heading][0],
+                "after": after.overall[after.heading][0],
+            },
+            "gap": {"before": before.gap.value, "after": after.gap.value},
+            "is_paired": self.is_paired,
+            "is_levelling_down": self.is_levelling_down,
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Each group's error before and after; returns the matplotlib axes."""
+        from addloss_kit.reports.plots import plot_comparison
+
+        return plot_comparison(self, ax)
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        heading = self.after.heading
+        header = ["group", f"{heading} before", "after", "change", "verdict"]
+        names = list(enumerate(self.verdicts.items()))
+        if len(names) > tables.MAX_ROWS:
+            # The groups that changed most.
+            size = np.nan_to_num(np.abs(self.change), nan=-1.0)
+            chosen = np.argsort(-size, kind="stable")[: tables.MAX_ROWS]
+            names = [names[k] for k in chosen]
+        rows = [
+            [
+                name,
+                tables.number(self.before.means[k]),
+                tables.number(self.after.means[k]),
+                tables.plus_minus(self.change[k], self.standard_errors[k]),
+                verdict,
+            ]
+            for k, (name, verdict) in names
+        ]
+        if len(self.group_names) > len(rows):
+            more = len(self.group_names) - len(rows)
+            rows.append([f"… {more} that changed less"] + [""] * 4)
+        for name, old, new in (
+            ("overall", self.before.overall[heading][0], self.after.overall[heading][0]),
+            ("gap", self.before.gap.value, self.after.gap.value),
+        ):
+            rows.append([name, *map(tables.number, (old, new, new - old)), ""])
+        return header, rows
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.is_levelling_down:
+            notes.append(
+                "Levelling down: the gap closed only because groups with smaller errors "
+                "got worse; the group that was worst did not gain."
+            )
+        kind = "paired rows" if self.is_paired else "two samples"
+        notes.append(
+            f"± standard error of {kind}; better and worse are beyond noise at "
+            f"{100 * self.after.confidence:g} % over all groups"
+        )
+        return notes
+
+    def __repr__(self) -> str:
+        return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(*self._table(), self._notes())

@@ -1,0 +1,359 @@
+"""group_report: the error of each group, and how sure one can be of the gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from addloss_kit._checks import check_number, check_one_of, received
+from addloss_kit.reports import tables
+from addloss_kit.reports.intervals import (
+    Estimate,
+    critical_value,
+    largest_interval,
+    range_interval,
+    weighted_means,
+)
+from addloss_kit.reports.rows import as_array, as_groups, as_weight, row_errors
+
+if TYPE_CHECKING:
+    from addloss_kit.reports.comparison import GroupComparison
+
+
+def group_report(
+    y_true: Any,
+    y_pred: Any,
+    group_ids: Any,
+    *,
+    x: Any = None,
+    sample_weight: Any = None,
+    group_names: Sequence[Any] | None = None,
+    error: Any = "squared_error",
+    confidence: float = 0.95,
+) -> GroupReport:
+    r"""The error of each group, the gap between them, and whether it is beyond noise.
+
+    $$\bar e_k = \frac{\sum_{i: g_i = k} w_i e_i}{\sum_{i: g_i = k} w_i}$$
+
+    The gap is the largest mean error less the smallest, the ratio the smallest by the
+    largest. Intervals are of the normal approximation with the weights taken into
+    account, for the gap jointly over all pairs of groups; below some 30 rows a group
+    they are too narrow. Ratios are taken on the log scale.
+
+    Args:
+        y_true: Targets, one row a sample.
+        y_pred: Predictions of the same rows; or a Keras model, with `x` to predict
+            from.
+        group_ids: `(rows,)` integers, -1 for no group; or labels of any kind, which
+            `encode_groups` numbers. Rows without a group count in the overall error
+            only.
+        x: Features, where `y_pred` is a model.
+        sample_weight: Weights from 0, `(rows,)`; per element, their mean.
+        group_names: Names by id. Where `group_ids` are labels, those of training.
+        error: Error of a sample: `"squared_error"`, `"absolute_error"`, any Keras
+            loss, or a function `f(y_true, y_pred)` to one value a row.
+        confidence: Of the intervals, in (0, 1).
+
+    Returns:
+        A `GroupReport`. It prints as a table; `plot()`, `to_dict()`, `to_pandas()`
+        and `compare(before)` give the rest.
+
+    Raises:
+        ValueError: If lengths differ, weights are negative, an id is out of range,
+            or no row has a group.
+
+    Example:
+        >>> report = group_report([0.3, 0.5, 0.1, 1.0], [0.3, 0.6, 0.6, 0.5],
+        ...                       ["a", "a", "b", "b"], sample_weight=[1, 3, 1, 1])
+        >>> {name: round(error, 6) for name, error in report.by_group.items()}
+        {'a': 0.0075, 'b': 0.25}
+        >>> round(report.gap.value, 6)
+        0.2425
+    """
+    check_number(low=0.0, high=1.0, is_high_allowed=False, confidence=confidence)
+    if hasattr(y_pred, "predict"):
+        if x is None:
+            raise ValueError(
+                "A model needs `x` to predict from. Pass its features. "
+                f"{received(y_pred=type(y_pred).__name__, x=None)}"
+            )
+        y_pred = y_pred.predict(x, verbose=0)
+    y_true, y_pred = as_array(y_true), as_array(y_pred)
+    ids, names = as_groups(group_ids, group_names)
+    rows = y_true.shape[0]
+    for name, array in (("y_pred", y_pred), ("group_ids", ids)):
+        if array.shape[0] != rows:
+            shapes = {f"{name}.shape": array.shape, "y_true.shape": y_true.shape}
+            raise ValueError(
+                f"`{name}` must have one row per row of `y_true`. {received(**shapes)}"
+            )
+    if not (ids >= 0).any():
+        raise ValueError(
+            f"At least one row must have a group. {received(rows=rows, ids='all -1')}"
+        )
+    weight = as_weight(sample_weight, rows)
+    error_name, measures = row_errors(y_true, y_pred, error)
+    return GroupReport(y_true, ids, names, weight, measures, error_name, float(confidence))
+
+
+class GroupReport:
+    """What `group_report` returns. Arrays are `(num_groups,)`, in the order of the ids.
+
+    Attributes:
+        group_names: Names by id.
+        n: Rows with weight of each group.
+        weight: Total weight of each group.
+        measures: By heading (`"MSE"`, …; the first is that of the error asked for)
+            the pair (means, standard errors), NaN for a group without weight.
+        overall: By heading the pair for all rows, those without a group too.
+        rows_without_group: How many rows have the id -1.
+        confidence: Of the intervals.
+    """
+
+    def __init__(
+        self,
+        y_true: np.ndarray,
+        group_ids: np.ndarray,
+        group_names: list[str],
+        weight: np.ndarray,
+        row_errors: dict[str, np.ndarray],
+        error_name: str,
+        confidence: float,
+    ) -> None:
+        self.group_names = group_names
+        self.error_name = error_name
+        self.confidence = confidence
+        self.y_true = y_true
+        self.group_ids = group_ids
+        self.row_weight = weight
+        # The errors asked for, row by row: what a comparison of paired rows needs.
+        self.row_errors = next(iter(row_errors.values()))
+        num_groups = len(group_names)
+        has_group = group_ids >= 0
+        ids, w = group_ids[has_group], weight[has_group]
+        self.rows_without_group = int((~has_group).sum())
+        self.n = np.bincount(ids[w > 0], minlength=num_groups)
+        self.weight = np.bincount(ids, w, minlength=num_groups)
+        self.measures: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.overall: dict[str, tuple[float, float]] = {}
+        everyone = np.zeros(len(weight), "int64")
+        for heading, values in row_errors.items():
+            means, errors = weighted_means(values[has_group], ids, w, num_groups)
+            all_means, all_errors = weighted_means(values, everyone, weight, 1)
+            self.measures[heading] = means, errors
+            self.overall[heading] = float(all_means[0]), float(all_errors[0])
+            if heading == "MSE":
+                self.measures["RMSE"] = _root(means, errors)
+                root, error = _root(all_means, all_errors)
+                self.overall["RMSE"] = float(root[0]), float(error[0])
+
+    # The error asked for ---------------------------------------------------------
+
+    @property
+    def heading(self) -> str:
+        """The heading of the error asked for, such as `"MSE"`."""
+        return next(iter(self.measures))
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean error of each group, NaN for one without weight."""
+        return self.measures[self.heading][0]
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Standard error of each mean, NaN below two rows."""
+        return self.measures[self.heading][1]
+
+    @property
+    def by_group(self) -> dict[str, float]:
+        """Mean error by group name."""
+        return dict(zip(self.group_names, self.means.tolist()))
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bound of each group's mean, each for itself."""
+        margin = critical_value(self.confidence) * self.standard_errors
+        return self.means - margin, self.means + margin
+
+    @cached_property
+    def gap(self) -> Estimate:
+        """Largest mean error less the smallest, with its interval."""
+        means, errors = self._present()
+        low, high = range_interval(means, errors, self.confidence)
+        return Estimate(self.difference(), low, high)
+
+    @cached_property
+    def ratio(self) -> Estimate:
+        """Smallest mean error by the largest, with its interval; NaN unless all > 0."""
+        means, errors = self._present()
+        if not (means > 0).all():
+            return Estimate(self.error_ratio(), np.nan, np.nan)
+        # The logarithm turns the ratio into a gap; its slope is 1 / mean.
+        low, high = range_interval(np.log(means), errors / means, self.confidence)
+        return Estimate(self.error_ratio(), float(np.exp(-high)), float(np.exp(-low)))
+
+    @property
+    def worst_group(self) -> str:
+        """The group with the largest mean error."""
+        return self.group_names[int(np.nanargmax(self.means))]
+
+    @cached_property
+    def worst_error(self) -> Estimate:
+        """The largest mean error, with an interval that knows it was picked."""
+        means, errors = self._present()
+        low, high = largest_interval(means, errors, self.confidence)
+        return Estimate(float(means.max()), low, high)
+
+    @property
+    def is_gap_beyond_noise(self) -> bool:
+        """Whether the gap's interval excludes 0."""
+        return self.gap.low > 0
+
+    def difference(self, method: str = "between_groups") -> float:
+        """Largest difference between two groups, or to the overall error.
+
+        Args:
+            method: `"between_groups"` or `"to_overall"`.
+        """
+        check_one_of(("between_groups", "to_overall"), method=method)
+        means, _ = self._present()
+        if method == "between_groups":
+            return float(means.max() - means.min())
+        return float(np.abs(means - self.overall[self.heading][0]).max())
+
+    def error_ratio(self, method: str = "between_groups") -> float:
+        """Smallest ratio between two groups, or to the overall error; at most 1.
+
+        Args:
+            method: `"between_groups"` or `"to_overall"`.
+        """
+        check_one_of(("between_groups", "to_overall"), method=method)
+        means, _ = self._present()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if method == "between_groups":
+                return float(means.min() / means.max())
+            quotient = means / self.overall[self.heading][0]
+            return float(np.minimum(quotient, 1.0 / quotient).min())
+
+    def _present(self) -> tuple[np.ndarray, np.ndarray]:
+        is_present = self.weight > 0
+        return self.means[is_present], self.standard_errors[is_present]
+
+    # Forms -----------------------------------------------------------------------
+
+    def compare(self, before: GroupReport) -> GroupComparison:
+        """What changed from `before` to this report; see `GroupComparison`."""
+        from addloss_kit.reports.comparison import GroupComparison
+
+        return GroupComparison(before, self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Each group's error with its interval; returns the matplotlib axes."""
+        from addloss_kit.reports.plots import plot_group_report
+
+        return plot_group_report(self, ax)
+
+    def to_dict(self) -> dict:
+        """Plain numbers and texts, ready for JSON but for NaN."""
+        groups = {
+            name: {"n": int(self.n[k]), "weight": float(self.weight[k])}
+            | _flat({h: (m[k], s[k]) for h, (m, s) in self.measures.items()})
+            for k, name in enumerate(self.group_names)
+        }
+        return {
+            "error": self.error_name,
+            "confidence": self.confidence,
+            "groups": groups,
+            "overall": _flat(self.overall),
+            "rows_without_group": self.rows_without_group,
+            "gap": self.gap._asdict(),
+            "ratio": self.ratio._asdict(),
+            "worst_group": self.worst_group,
+            "worst_error": self.worst_error._asdict(),
+            "is_gap_beyond_noise": self.is_gap_beyond_noise,
+        }
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with one row a group.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "`to_pandas` needs pandas. Install it: `pip install pandas`."
+            ) from error
+        frame = pandas.DataFrame.from_dict(self.to_dict()["groups"], orient="index")
+        frame.index.name = "group"
+        return frame
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        header = ["group", "n", "weight", *self.measures]
+        order = list(range(len(self.group_names)))
+        half = tables.MAX_ROWS // 2
+        if len(order) > tables.MAX_ROWS:
+            # The groups that decide the gap: the worst and the best.
+            filled = np.where(np.isnan(self.means), -np.inf, self.means)
+            order = np.argsort(-filled, kind="stable").tolist()
+            order = order[:half] + [k for k in order if self.weight[k] > 0][-half:]
+        rows = []
+        for place, k in enumerate(order):
+            if place == half and len(self.group_names) > tables.MAX_ROWS:
+                rows.append(["…"] + [""] * (len(header) - 1))
+            cells = [
+                tables.plus_minus(m[k], s[k]) if self.weight[k] > 0 else "–"
+                for m, s in self.measures.values()
+            ]
+            weight = tables.number(float(self.weight[k]))
+            rows.append([self.group_names[k], str(int(self.n[k])), weight, *cells])
+        total = [
+            "overall",
+            str(int((self.row_weight > 0).sum())),
+            tables.number(float(self.row_weight.sum())),
+        ]
+        rows.append(total + [tables.plus_minus(*v) for v in self.overall.values()])
+        return header, rows
+
+    def _notes(self) -> list[str]:
+        percent = f"{100 * self.confidence:g} %"
+        verdict = "beyond noise" if self.is_gap_beyond_noise else "within noise"
+        notes = [
+            f"gap in {self.heading}: {_shown(self.gap)}, {verdict}",
+            f"ratio: {_shown(self.ratio)}",
+            f"worst group: {self.worst_group}, {_shown(self.worst_error)}",
+            f"± standard error; [ ] {percent} confidence interval",
+        ]
+        if self.rows_without_group:
+            notes.insert(3, f"{self.rows_without_group} rows without a group: overall only")
+        return notes
+
+    def __repr__(self) -> str:
+        return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(*self._table(), self._notes())
+
+
+def _shown(estimate: Estimate) -> str:
+    value, low, high = map(tables.number, estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def _flat(measures: dict[str, tuple]) -> dict[str, float]:
+    flat = {}
+    for heading, (value, error) in measures.items():
+        flat[heading] = float(value)
+        flat[f"{heading} standard error"] = float(error)
+    return flat
+
+
+def _root(means: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root of the means and its standard error, by the root's slope."""
+    root = np.sqrt(means)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(root > 0, 0.5 / root, 0.0)
+    return root, slope * errors

@@ -1,0 +1,89 @@
+"""Confidence intervals of group means, their gap, ratio and maximum.
+
+All are of the normal approximation (delta method), with no random numbers. A gap is
+the largest of all differences between two groups, so each difference gets an interval
+that holds together with all the others (Šidák's inequality for the correlated pairs),
+and the interval of the largest follows from theirs: exact for two groups, on the wide
+side for more.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+# All pairs among more groups than this would be slow. The pairs of the groups with
+# the largest and the smallest bounds decide.
+_MAX_GROUPS_PAIRED = 500
+
+
+class Estimate(NamedTuple):
+    """A value with its confidence interval; NaN where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
+
+
+def weighted_means(
+    values: np.ndarray, ids: np.ndarray, weight: np.ndarray, num_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean of each group and its standard error, both `(num_groups,)`.
+
+    The standard error is that of a ratio of sums: √(Σw²(v−v̄)²·n/(n−1)) / Σw, which is
+    s/√n where all weights are equal. NaN without weight, and for one row.
+    """
+
+    def sums(x: np.ndarray) -> np.ndarray:
+        return np.bincount(ids, x, minlength=num_groups)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = sums(weight)
+        means = sums(weight * values) / total
+        count = sums((weight > 0).astype("float64"))
+        squares = sums((weight * (values - means[ids])) ** 2)
+        errors = np.sqrt(squares * count / (count - 1.0)) / total
+    return means, np.where(count > 1, errors, np.nan)
+
+
+def critical_value(confidence: float, comparisons: int = 1) -> float:
+    """How many standard errors hold `comparisons` two-sided intervals together."""
+    each = confidence ** (1.0 / max(comparisons, 1))
+    return NormalDist().inv_cdf((1.0 + each) / 2.0)
+
+
+def range_interval(
+    means: np.ndarray, errors: np.ndarray, confidence: float
+) -> tuple[float, float]:
+    """Interval of the largest mean less the smallest, from 0."""
+    if len(means) < 2:
+        return 0.0, 0.0
+    # One row tells nothing about its group's spread.
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    c = critical_value(confidence, len(means) * (len(means) - 1) // 2)
+    high_group = _extreme(means + c * errors, means)
+    low_group = _extreme(-means + c * errors, -means)
+    difference = means[high_group][:, None] - means[low_group][None, :]
+    margin = c * np.hypot(errors[high_group][:, None], errors[low_group][None, :])
+    margin[high_group[:, None] == low_group[None, :]] = 0.0
+    low = max(0.0, float(np.max(difference - margin)))
+    return low, float(np.max(difference + margin))
+
+
+def largest_interval(
+    means: np.ndarray, errors: np.ndarray, confidence: float
+) -> tuple[float, float]:
+    """Interval of the largest mean."""
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    margin = critical_value(confidence, len(means)) * errors
+    return float(np.max(means - margin)), float(np.max(means + margin))
+
+
+def _extreme(*bounds: np.ndarray) -> np.ndarray:
+    """The groups with the largest values of any of `bounds`."""
+    if len(bounds[0]) <= _MAX_GROUPS_PAIRED:
+        return np.arange(len(bounds[0]))
+    chosen = [np.argpartition(-b, _MAX_GROUPS_PAIRED)[:_MAX_GROUPS_PAIRED] for b in bounds]
+    return np.unique(np.concatenate(chosen))

@@ -1,0 +1,104 @@
+"""From targets, predictions and labels of any kind to one error, weight and id a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from addloss_kit._checks import received
+from addloss_kit.data.encoding import encode_groups
+from addloss_kit.errors import PerSampleError
+
+# How the errors that everybody knows are headed.
+_HEADINGS = {"squared_error": "MSE", "absolute_error": "MAE"}
+_SYNONYMS = {
+    "mse": "squared_error",
+    "mean_squared_error": "squared_error",
+    "mae": "absolute_error",
+    "mean_absolute_error": "absolute_error",
+}
+
+
+def as_array(values: Any) -> np.ndarray:
+    """A NumPy array of lists, tables and tensors of any backend."""
+    is_tensor = ops.is_tensor(values)
+    array = ops.convert_to_numpy(values) if is_tensor else np.asarray(values)
+    if array.ndim == 0:
+        raise ValueError(f"Each array must have one entry a row. {received(shape='()')}")
+    return array
+
+
+def as_groups(group_ids: Any, names: Sequence[Any] | None) -> tuple[np.ndarray, list[str]]:
+    """Ids `(rows,)` and names: integers are ids, anything else labels."""
+    if ops.is_tensor(group_ids):
+        group_ids = ops.convert_to_numpy(group_ids)
+    array = np.asarray(group_ids)
+    is_categorical = hasattr(getattr(group_ids, "dtype", None), "categories")
+    is_integer = array.dtype.kind in "iu" and array.ndim > 0 and not is_categorical
+    if not is_integer or array.size != array.shape[0]:
+        ids, known = encode_groups(group_ids, names=names)
+        return ids.astype("int64"), known
+    ids = array.reshape(-1).astype("int64")
+    num_groups = int(ids.max(initial=-1)) + 1 if names is None else len(names)
+    is_outside = (ids < -1) | (ids >= num_groups)
+    if is_outside.any():
+        row = int(np.argmax(is_outside))
+        raise ValueError(
+            f"`group_ids` must lie in [0, {num_groups}), or be -1 for no group. Received: "
+            f"{int(is_outside.sum())} ids outside, the first being {ids[row]} at row {row}."
+        )
+    return ids, [str(name) for name in (range(num_groups) if names is None else names)]
+
+
+def as_weight(sample_weight: Any, rows: int) -> np.ndarray:
+    """Weights `(rows,)`, 1 if none are given."""
+    if sample_weight is None:
+        return np.ones(rows)
+    weight = as_array(sample_weight).astype("float64")
+    if weight.shape[0] != rows:
+        raise ValueError(
+            "`sample_weight` must have one row per row of `y_true`. "
+            f"{received(**{'sample_weight.shape': weight.shape, 'rows': rows})}"
+        )
+    weight = weight.reshape(rows, -1).mean(axis=1)
+    is_bad = ~(np.isfinite(weight) & (weight >= 0))
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        raise ValueError(
+            "`sample_weight` must be finite and at least 0. "
+            f"{received(**{f'sample_weight[{row}]': weight[row]})}"
+        )
+    return weight
+
+
+def row_errors(
+    y_true: np.ndarray, y_pred: np.ndarray, error: Any
+) -> tuple[str, dict[str, np.ndarray]]:
+    """The error's name, and by heading the errors `(rows,)` in float64."""
+    name = _SYNONYMS.get(error, error) if isinstance(error, str) else ""
+    if name not in _HEADINGS:
+        per_sample = PerSampleError(error)
+        y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype("float64")
+        per_row = per_sample.per_row(y_true, ops.convert_to_tensor(y_pred))
+        values = ops.convert_to_numpy(per_row).astype("float64")
+        return per_sample.name, {per_sample.name: values}
+    y_true, y_pred = _one_shape(y_true, y_pred)
+    residual = (y_true - y_pred).reshape(y_true.shape[0], -1)
+    absolute = np.abs(residual).mean(axis=1)
+    if name == "absolute_error":
+        return name, {"MAE": absolute}
+    return name, {"MSE": np.square(residual).mean(axis=1), "MAE": absolute}
+
+
+def _one_shape(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    true, pred = y_true.astype("float64"), y_pred.astype("float64")
+    # `(rows,)` beside `(rows, 1)` would broadcast to `(rows, rows)`.
+    if true.ndim != pred.ndim and true.size == pred.size:
+        true = true.reshape(pred.shape)
+    if true.shape != pred.shape:
+        shapes = {"y_true.shape": y_true.shape, "y_pred.shape": y_pred.shape}
+        raise ValueError(f"`y_pred` must have the shape of `y_true`. {received(**shapes)}")
+    return true, pred
