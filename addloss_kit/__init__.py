@@ -21,6 +21,7 @@ from addloss_kit.data import make_dataset as make_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
 from addloss_kit.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.exporting import export_inference_model as export_inference_model
+from addloss_kit.loading import load_training_model as load_training_model
 from addloss_kit.reports import group_report as group_report
 from addloss_kit.reports import tradeoff_curve as tradeoff_curve
 from addloss_kit.training_model import TrainingModel as TrainingModel
@@ -35,6 +36,7 @@ __all__ = [
     "export_inference_model",
     "functional",
     "group_report",
+    "load_training_model",
     "losses",
     "make_dataset",
     "metrics",

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from addloss_kit._checks import received
 from addloss_kit.atomic import replacing
 
 # Of the entries that hold the states of random generators.
@@ -31,6 +32,16 @@ class ResumableModel(keras.Model):
     def save_weights(self, filepath, overwrite=True, **kwargs):
         with _whole(filepath, overwrite, kwargs) as place:
             super().save_weights(place, overwrite, **kwargs)
+
+    def load_weights(self, filepath, *args, **kwargs):
+        try:
+            super().load_weights(filepath, *args, **kwargs)
+        except OSError as error:
+            # `BackupAndRestore` waits for an `OSError` to turn to its other copy.
+            raise OSError(
+                "The weights could not be loaded: the file is cut off, damaged or not of "
+                f"Keras. {received(filepath=filepath)} {error}"
+            ) from error
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

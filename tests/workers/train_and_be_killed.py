@@ -1,10 +1,11 @@
 """Trains once in peace and once between kills, and keeps what both end with.
 
-    python tests/workers/train_and_be_killed.py FOLDER FEED CALLBACK KILLS SEED
+    python tests/workers/train_and_be_killed.py FOLDER FEED CALLBACK EPOCHS KILLS SEED
 
 FEED is `arrays` (unshuffled) or `dataset` (`make_dataset` with a seed), CALLBACK
 `checkpoint` (`ModelCheckpoint`, resumed by hand) or `backup` (`BackupAndRestore`).
-KILLS is how many times SIGKILL ends the second training, at moments drawn from SEED.
+KILLS is how many times SIGKILL ends the second training, at moments drawn
+from SEED, within the first half of its usual time after its first epoch began.
 `peace` and `war` in FOLDER then each hold `final.npz`, every variable of the model and
 its optimizer, and `epochs.jsonl`, a line for each epoch that came to its end. The last
 line printed is the number of kills.
@@ -26,10 +27,8 @@ import numpy as np
 
 import addloss_kit as alk
 
-EPOCHS = 8
 
-
-def train(folder, feed, callback, begun):
+def train(folder, feed, callback, epochs, begun):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(160, 3)).astype("float32")
@@ -64,9 +63,8 @@ def train(folder, feed, callback, begun):
         callbacks.append(keras.callbacks.ModelCheckpoint(folder / "{epoch:04d}.keras"))
     model.fit(
         data,
-        epochs=EPOCHS,
+        epochs=epochs,
         initial_epoch=first,
-        validation_data=packed,
         callbacks=callbacks,
         verbose=0,
         **options,
@@ -91,13 +89,13 @@ class Log(keras.callbacks.Callback):
             file.write(line.encode() + b"\n")
 
 
-def fork(folder, feed, callback):
+def fork(folder, feed, callback, epochs):
     """Begin a training; return its process and when its first epoch began."""
     heard, begun = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            train(folder, feed, callback, begun)
+            train(folder, feed, callback, epochs, begun)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)
@@ -108,20 +106,20 @@ def fork(folder, feed, callback):
     return child, time.monotonic()
 
 
-def main(folder, feed, callback, kills, seed):
+def main(folder, feed, callback, epochs, kills, seed):
     moments = random.Random(seed)
     for name in ("peace", "war"):
         (folder / name).mkdir()
-    child, start = fork(folder / "peace", feed, None)
+    child, start = fork(folder / "peace", feed, None, epochs)
     if os.waitpid(child, 0)[1] != 0:
         sys.exit("The uninterrupted training failed.")
     duration = time.monotonic() - start
 
     killed = 0
     while not (folder / "war" / "final.npz").exists():
-        child, _ = fork(folder / "war", feed, callback)
+        child, _ = fork(folder / "war", feed, callback, epochs)
         if killed < kills:
-            time.sleep(moments.uniform(0, duration))
+            time.sleep(moments.uniform(0, duration / 2))
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         killed += os.WIFSIGNALED(status)
@@ -131,4 +129,4 @@ def main(folder, feed, callback, kills, seed):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], *map(int, sys.argv[4:6]))
+    main(pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], *map(int, sys.argv[4:7]))

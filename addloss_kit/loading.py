@@ -1,0 +1,81 @@
+"""load_training_model: a saved training, or an error that names the file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+
+import keras
+
+from addloss_kit._checks import received
+from addloss_kit.training_model import TrainingModel
+
+# What Keras, zip and HDF5 raise at damaged or foreign contents. `RuntimeError` and
+# its `NotImplementedError` come of damaged flags, read as encryption or a later
+# version of zip.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    IndexError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def load_training_model(filepath: str | os.PathLike) -> TrainingModel:
+    """The training model of a `.keras` file, compiled as it was, to train on.
+
+    As `keras.saving.load_model` in safe mode: no code of the file is run, a
+    `Lambda` layer and pickled objects are refused. Custom layers and losses must be
+    registered with Keras, and their modules imported, before.
+
+    Args:
+        filepath: What `model.save` or `keras.callbacks.ModelCheckpoint` wrote.
+
+    Returns:
+        The model with its losses, their state, metrics, optimizer and the states
+        of random generators.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is cut off, damaged or hostile, or holds another
+            kind of model.
+
+    Example:
+        >>> import addloss_kit as alk, pathlib, tempfile
+        >>> predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model = alk.build_training_model(predictor, "mse")
+        >>> model.compile("adam")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(pathlib.Path(folder, "training.keras"))
+        ...     again = load_training_model(pathlib.Path(folder, "training.keras"))
+        >>> [tensor.name for tensor in again.inputs] == [t.name for t in model.inputs]
+        True
+    """
+    path = os.fspath(filepath)
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"`filepath` must be a file that `save` wrote. {received(filepath=path)}"
+        )
+    try:
+        model = keras.saving.load_model(path, safe_mode=True)
+    except _DAMAGED as error:
+        raise ValueError(
+            "The file could not be loaded: it is cut off, damaged, not of Keras, or asks "
+            "for something that is not safe or not known here. Load another copy, or "
+            f"import what its layers and losses need. {received(filepath=path)} "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, TrainingModel):
+        raise ValueError(
+            "The file must hold a training model. Load another kind of model with "
+            "`keras.saving.load_model`. "
+            f"{received(filepath=path, model=type(model).__name__)}"
+        )
+    return model
