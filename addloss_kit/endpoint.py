@@ -131,8 +131,9 @@ class LossEndpoint(keras.layers.Layer):
             self.add_loss(loss)
         return list(predictions)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
+    def compute_output_spec(self, predictions, *args: Any, **kwargs: Any) -> Any:
+        # From shapes alone Keras would give the predictions the endpoint's dtype.
+        return [keras.KerasTensor(t.shape, dtype=t.dtype) for t in predictions]
 
     def _widen(self, x: Any) -> Any:
         is_float = "float" in keras.backend.standardize_dtype(x.dtype)

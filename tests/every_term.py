@@ -100,7 +100,7 @@ def data(model, rows, seed=0):
 def state(model):
     """Weights, running totals and multipliers, as one array per name."""
     return {
-        f"{number}:{variable.path}": ops.convert_to_numpy(variable)
+        f"{number}:{variable.name}": ops.convert_to_numpy(variable)
         for number, variable in enumerate(model.variables)
         if variable.dtype.startswith("float")
     }

@@ -4,34 +4,29 @@
 
 A process of its own, as the number of (logical) CPU devices is fixed once
 TensorFlow or JAX has started. `KERAS_BACKEND` chooses between
-`tf.distribute.MirroredStrategy` and `keras.distribution.DataParallel`.
+`tf.distribute.MirroredStrategy` and `keras.distribution.DataParallel`. JAX needs
+`JAX_ENABLE_X64=1 XLA_FLAGS=--xla_force_host_platform_device_count=DEVICES`.
 """
 
 import contextlib
 import json
-import os
 import sys
 
-DEVICES = int(sys.argv[1])
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
-# In double precision a difference is a fault, never rounding.
-os.environ["JAX_ENABLE_X64"] = "1"
-
+import every_term
 import keras
 import numpy as np
 
-keras.config.set_floatx("float64")
-
-# After the settings above, which count only before the first use of a backend.
 import addloss_kit as alk
-import every_term
+
+DEVICES = int(sys.argv[1])
 
 
 @contextlib.contextmanager
 def several_devices():
     if keras.backend.backend() == "jax":
         devices = keras.distribution.list_devices("cpu")[:DEVICES]
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices))
+        several = keras.distribution.DataParallel(devices=devices)
+        keras.distribution.set_distribution(several)
         yield
         keras.distribution.set_distribution(None)
     else:
@@ -110,6 +105,8 @@ def run(case, *arguments):
 
 
 if __name__ == "__main__":
+    # In double precision a difference is a fault, never rounding.
+    keras.config.set_floatx("float64")
     # Last batches of 3 rows and of 1: uneven replicas, and some without rows.
     rows = [19, 9]
     if keras.backend.backend() == "jax":
