@@ -157,23 +157,19 @@ class _Trial:
         predictor = export_inference_model(model)
         if weights is not None:
             predictor.set_weights(weights)
-        callbacks = []
+        stopping: dict[str, Any] = {}
         if self.patience is not None:
             stop = keras.callbacks.EarlyStopping(
                 "val_loss", patience=self.patience, mode="min", restore_best_weights=True
             )
-            callbacks.append(stop)
+            stopping = {
+                "callbacks": [stop],
+                "validation_data": dict(self.validation),
+                # In one piece where it may be: the gap of a batch is not that of all.
+                "validation_batch_size": min(len(self.validation[Y_TRUE]), 8192),
+            }
         self.dataset.set_epoch(0)
-        rows = len(self.validation[Y_TRUE])
-        history = model.fit(
-            self.dataset,
-            epochs=self.epochs,
-            validation_data=dict(self.validation),
-            # In one piece where it may be: the gap of a batch is not that of all.
-            validation_batch_size=min(rows, 8192),
-            callbacks=callbacks,
-            verbose=0,
-        )
+        history = model.fit(self.dataset, epochs=self.epochs, verbose=0, **stopping)
         predictions = model.predict(dict(self.validation), batch_size=8192, verbose=0)
         return predictions, predictor.get_weights(), len(history.epoch)
 
