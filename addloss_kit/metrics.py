@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_one_of, check_positive_int, received
+from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
 from addloss_kit.errors import PerSampleError
 from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
@@ -199,6 +200,77 @@ class GroupGap(_GroupMetric):
             **super().get_config(),
             "distance": self.distance,
             "between": self.between,
+        }
+
+
+@keras.saving.register_keras_serializable("addloss_kit.metrics")
+class BoundIsMet(_GroupMetric):
+    """Whether the groups' mean errors over the epoch keep a bound: 1 or 0.
+
+    Args:
+        num_groups: Number of groups.
+        bound: What `losses.BoundedGroupLoss` or `losses.GroupGapConstraint` has:
+            a number in the units of the error, or for errors one per group.
+        of: `"error"`: no group's mean error exceeds the bound. `"gap"`: the
+            largest and the smallest lie no further apart.
+        tolerance: By what share the bound may be exceeded, from 0. A training
+            ends at its bound, a little above or below.
+        error: Error of a sample, as in `losses.GroupGap`.
+        group_ids: Name of the Input that holds the ids.
+        name: Key in the history; `"bound_is_met"`.
+
+    Returns:
+        1.0 or 0.0. Groups without weight are left out.
+
+    Example:
+        >>> metric = BoundIsMet(2, bound=8.0, of="gap")
+        >>> metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], [0, 1])
+        >>> float(metric.result())
+        1.0
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        *,
+        bound: float | Sequence[float],
+        of: str = "error",
+        tolerance: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_groups, **kwargs)
+        check_one_of(("error", "gap"), of=of)
+        check_number(low=0.0, tolerance=tolerance)
+        bounds = np.asarray(bound, "float64")
+        shapes = [(), (num_groups,)] if of == "error" else [()]
+        if bounds.shape not in shapes or not np.all(bounds >= 0):
+            raise ValueError(
+                "`bound` must be a number from 0, or with `of='error'` one per group. "
+                f"{received(bound=bound, num_groups=num_groups, of=repr(of))}"
+            )
+        self.bound = bounds.tolist()
+        self.of = of
+        self.tolerance = float(tolerance)
+
+    def result(self):
+        means, weight = self.means()
+        if self.of == "gap":
+            reached = functional.group_gap(
+                means, weight > 0, distance="absolute", between="range"
+            )
+        else:
+            reached = means
+        bound = ops.convert_to_tensor(self.bound, means.dtype)
+        # A group without weight has a mean of 0, which is below any bound.
+        is_met = ops.all(reached <= bound * (1.0 + self.tolerance))
+        return ops.cast(is_met, means.dtype)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "bound": self.bound,
+            "of": self.of,
+            "tolerance": self.tolerance,
         }
 
 

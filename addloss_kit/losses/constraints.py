@@ -83,8 +83,7 @@ class BoundedGroupLoss(_Constraint):
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
         bound: Positive number in the units of the error, or one per group.
         error: Error of a sample, as in `GroupGap`.
-        step_size: η, how far a multiplier moves in a step at a violation of 100 %. For a
-            training of less than some thousand steps take 0.01.
+        step_size: η, how far a multiplier moves in a step at a violation of 100 %.
         penalty: c, the force that a violation of 100 % or more has at once.
         momentum: How much of the running totals a step keeps, in `[0, 1)`; it
             smooths the penalty's view of ē_k.
@@ -120,7 +119,7 @@ class BoundedGroupLoss(_Constraint):
         *,
         bound: float | Sequence[float],
         error: Any = "squared_error",
-        step_size: float = 0.003,
+        step_size: float = 0.01,
         penalty: float = 1.0,
         momentum: float = 0.99,
         tolerance: float = 0.02,
@@ -201,8 +200,7 @@ class GroupGapConstraint(_Constraint):
             the standard error of the groups' means cannot be seen in the data.
         error: Error of a sample, as in `GroupGap`.
         step_size: η, how far a multiplier moves in a step at a violation as large as
-            the overall mean error. For a training of less than some thousand
-            steps take 0.01.
+            the overall mean error.
         penalty: c, the force that such a violation, or a larger one, has at once.
         momentum: How much of the running totals a step keeps, in `[0, 1)`; it
             smooths the penalty's view of ē_k.
@@ -237,7 +235,7 @@ class GroupGapConstraint(_Constraint):
         *,
         bound: float,
         error: Any = "squared_error",
-        step_size: float = 0.003,
+        step_size: float = 0.01,
         penalty: float = 1.0,
         momentum: float = 0.99,
         tolerance: float = 0.02,

@@ -28,16 +28,20 @@ SHARES = (
     (0.5, 0.25, 0.15, 0.07, 0.03),
 )
 
+# Of the slopes, against noise of 0.2 to 1: fits that leave much, and little.
+SCALES = (1.0, 0.4)
+
 
 class Problem:
     """A linear regression whose groups differ in slopes and noise."""
 
-    def __init__(self, shares, seed, rows=2000, features=6):
+    def __init__(self, shares, scale, seed, rows=2000, features=6):
         rng = np.random.default_rng(seed)
         self.num_groups = k = len(shares)
         self.ids = rng.choice(k, size=rows, p=shares)
         self.x = np.c_[rng.normal(size=(rows, features)), np.ones(rows)]
-        slopes = rng.normal(size=features + 1) + 0.5 * rng.normal(size=(k, features + 1))
+        slopes = scale * rng.normal(size=features + 1)
+        slopes = slopes + 0.5 * scale * rng.normal(size=(k, features + 1))
         noise = rng.uniform(0.2, 1.0, size=k)[self.ids] * rng.normal(size=rows)
         self.y = np.sum(self.x * slopes[self.ids], axis=1) + noise
         groups = [(self.x[self.ids == j], self.y[self.ids == j]) for j in range(k)]
@@ -231,7 +235,11 @@ CONTROLLERS = [
 
 
 def main():
-    problems = [Problem(shares, seed) for seed, shares in enumerate(SHARES)]
+    problems = [
+        Problem(shares, scale, seed)
+        for scale in SCALES
+        for seed, shares in enumerate(SHARES)
+    ]
     print("| rule | η | c | steps | bound: violation | MSE | gap: violation | MSE |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for steps in (2500, 8000):
