@@ -11,7 +11,7 @@ import keras
 from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, received
 from addloss_kit.endpoint import BoundTerm, LossEndpoint, endpoint_call, find_endpoint
-from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, input_name
+from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, input_name, role_of
 from addloss_kit.graph import bypass, input_tensors, output_names
 from addloss_kit.losses import LossTerm, SymbolicLoss
 from addloss_kit.training_model import BoundMetric, TrainingModel
@@ -382,7 +382,8 @@ class _Linker:
                     self.shared.append(source)
                 continue
             wish = self._wish(consumer, argument, output, source, name)
-            known = self.fields.get(source, Field(role=argument))
+            role = role_of(source, argument, self.outputs)
+            known = self.fields.get(source, Field(role=role))
             self.fields[source] = known.merge(wish, source)
         if Y_PRED in required and Y_PRED not in sources:
             raise ValueError(f"`{name}` has no prediction to work on.")

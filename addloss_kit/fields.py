@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Container
 
 Y_TRUE = "y_true"
 Y_PRED = "y_pred"
@@ -78,6 +79,29 @@ def input_name(argument: str, output: str | None) -> str:
     if output is None or argument in _SHARED_ROLES:
         return argument
     return f"{output}_{argument}"
+
+
+def role_of(source: str, argument: str, predictions: Container[str]) -> str:
+    """What the Input `source` holds when it feeds `argument`.
+
+    A term that spans outputs names a target in full, `price_y_true`: it is a
+    target all the same, of the shape of that output.
+
+    Args:
+        source: Name of the Input.
+        argument: The loss argument.
+        predictions: Names of the predictions, as `"price_y_pred"`.
+
+    Example:
+        >>> role_of("price_y_true", "price_y_true", ["price_y_pred", "sold_y_pred"])
+        'y_true'
+        >>> role_of("margin", "margin", ["y_pred"])
+        'margin'
+    """
+    is_target = source.endswith(Y_TRUE)
+    if is_target and source.removesuffix(Y_TRUE) + Y_PRED in predictions:
+        return Y_TRUE
+    return argument
 
 
 def snake_case(name: str) -> str:

@@ -14,7 +14,7 @@ from addloss_kit._checks import received
 from addloss_kit.data.batching import FollowEpoch
 from addloss_kit.distribution import separate_losses
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
-from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
+from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
 from addloss_kit.functional import align_weight
 from addloss_kit.graph import input_tensors
 from addloss_kit.resumable import ResumableModel
@@ -133,7 +133,7 @@ class TrainingModel(ResumableModel):
                 fields[source] = Field(
                     shape=tuple(spec.shape[1:]),
                     dtype=keras.backend.standardize_dtype(spec.dtype),
-                    role=known.role or argument,
+                    role=known.role or role_of(source, argument, prediction_of),
                     num_groups=wish.num_groups or known.num_groups,
                 )
         return fields
