@@ -11,10 +11,6 @@ import numpy as np
 from addloss_kit._checks import check_positive_int, received
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
 
-# Rows are gathered in chunks of about this many bytes: large enough that one gather
-# serves many batches, small beside the data, which stay in memory once.
-_CHUNK_BYTES = 4_000_000
-
 
 def make_dataset(
     inputs: Mapping[str, Any],
@@ -29,8 +25,8 @@ def make_dataset(
 ) -> Any:
     """A `tf.data.Dataset` over arrays in memory, one dict a batch.
 
-    The rows of an epoch are permuted at once and gathered many batches at a time, in
-    the graph: one copy of the data, no Python between steps. Together with
+    The rows of an epoch are permuted at once, and gathered batch by batch in the
+    graph: one copy of the data, no Python between steps. Together with
     `compile(steps_per_execution=...)` it is the fastest way to train a small model.
 
     The order is a function of `seed` and the epoch. The dataset counts its complete
@@ -143,11 +139,9 @@ def _dataset(
     """Batches of the rows `order(seed pair)[:drawn]`."""
     import tensorflow as tf
 
-    row_bytes = sum(array.nbytes for array in arrays.values()) // max(_rows(arrays), 1)
-    chunk = batch_size * max(1, _CHUNK_BYTES // max(1, row_bytes * batch_size))
-    # The last batch is a chunk of its own, to know when it is drawn.
     last = (steps - 1) * batch_size
-    edges = np.array([*range(0, last, chunk), last, drawn], "int64")
+    # A static batch size wherever there is one: XLA then compiles once.
+    static = batch_size if drawn % batch_size == 0 else None
     # On the CPU, where the input pipeline runs, also where there is an accelerator.
     with tf.device("/CPU:0"):
         tensors = {name: tf.constant(array) for name, array in arrays.items()}
@@ -157,21 +151,24 @@ def _dataset(
             epoch = passes + start
             rows = order(tf.stack([tf.constant(seed, tf.int64), epoch]))[:drawn]
 
-            def gather(low: Any, high: Any) -> dict:
-                # The pass counts as soon as its last batch is drawn, not before: a
-                # look at the first batch, or an iterator that Keras makes and then
-                # does not use, must not change the order of the next epoch.
-                tf.cond(low == last, lambda: passes.assign(epoch + 1).op, tf.no_op)
-                chosen = rows[low:high]
+            def gather(low: Any) -> dict:
+                # Gathering the whole epoch at once instead was no faster, and would
+                # hold the data twice.
+                chosen = tf.ensure_shape(rows[low : low + batch_size], (static,))
                 return {name: tf.gather(t, chosen) for name, t in tensors.items()}
 
-            bounds = tf.data.Dataset.from_tensor_slices((edges[:-1], edges[1:]))
-            return bounds.map(gather)
+            def gather_last(low: Any) -> dict:
+                # The pass counts when its last batch is drawn, not before: a look at
+                # the first batch, or an iterator that Keras makes and then does not
+                # use, must not change the order of the next epoch.
+                with tf.control_dependencies([passes.assign(epoch + 1)]):
+                    return gather(tf.identity(low))
 
-        chunks = tf.data.Dataset.from_tensors(np.int64(0)).flat_map(one_pass)
-        # A static batch size wherever there is one: XLA then compiles once.
-        is_even = drawn % batch_size == 0
-        batches = chunks.rebatch(batch_size, drop_remainder=is_even)
+            body = tf.data.Dataset.range(0, last, batch_size).map(gather)
+            end = tf.data.Dataset.from_tensors(np.int64(last)).map(gather_last)
+            return body.concatenate(end)
+
+        batches = tf.data.Dataset.from_tensors(np.int64(0)).flat_map(one_pass)
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         dataset = counted.prefetch(tf.data.AUTOTUNE)
     dataset.set_epoch = passes.assign
