@@ -40,13 +40,11 @@ def cut_predictor(training_model: Any, outputs: Sequence[str] | None) -> keras.M
     _refuse_training_only(features, training_model)
     inputs: Any = features[0] if len(features) == 1 else features
     if training_model.predictor_inputs is not None:
-        by_name = {tensor.name: tensor for tensor in training_model.inputs}
-        inputs = keras.tree.map_structure(by_name.get, training_model.predictor_inputs)
-        if outputs is not None:
-            inputs = _pruned(inputs, needed)
-    return keras.Model(
-        inputs, structure, name=training_model.name.removesuffix("_training")
-    )
+        kept = training_model.inputs if outputs is None else features
+        by_name = {tensor.name: tensor for tensor in kept}
+        inputs = _in_structure(training_model.predictor_inputs, by_name)
+    name = training_model.name.removesuffix("_training")
+    return keras.Model(inputs, structure, name=name)
 
 
 def _chosen(structure: Any, outputs: Sequence[str]) -> Any:
@@ -63,15 +61,20 @@ def _chosen(structure: Any, outputs: Sequence[str]) -> Any:
     return chosen[0] if len(chosen) == 1 else chosen
 
 
-def _pruned(inputs: Any, needed: set[int]) -> Any:
-    """The structure of Inputs without those that no chosen output needs."""
-    if isinstance(inputs, Mapping):
-        kept = {key: _pruned(value, needed) for key, value in inputs.items()}
-        return {key: value for key, value in kept.items() if value is not None} or None
-    if isinstance(inputs, (list, tuple)):
-        parts = [_pruned(value, needed) for value in inputs]
-        return type(inputs)(value for value in parts if value is not None) or None
-    return inputs if id(inputs) in needed else None
+def _in_structure(names: Any, tensors: Mapping[str, Any]) -> Any:
+    """Tensors in the structure of their names, without the names that have none.
+
+    In plain containers: Keras puts others in the place of an attribute's, and then
+    warns that the data have another structure.
+    """
+    if isinstance(names, Mapping):
+        parts = {key: _in_structure(value, tensors) for key, value in names.items()}
+        return {key: part for key, part in parts.items() if part is not None} or None
+    if isinstance(names, (list, tuple)):
+        kind = tuple if isinstance(names, tuple) else list
+        found = [_in_structure(value, tensors) for value in names]
+        return kind(part for part in found if part is not None) or None
+    return tensors.get(names)
 
 
 def _refuse_training_only(features: Sequence[Any], training_model: TrainingModel) -> None:
