@@ -385,8 +385,12 @@ class _Linker:
             role = role_of(source, argument, self.outputs)
             known = self.fields.get(source, Field(role=role))
             self.fields[source] = known.merge(wish, source)
-        if Y_PRED in required and Y_PRED not in sources:
-            raise ValueError(f"`{name}` has no prediction to work on.")
+        if not any(s in self.outputs or s in self.tensors for s in sources.values()):
+            raise ValueError(
+                f"`{name}` takes no prediction, so nothing can be learnt from it. Name its "
+                "parameters after what they hold: `y_true`, `y_pred`, an Input, or one of "
+                f"`tensors=`. {received(parameters=[*required, *optional])}"
+            )
         return sources
 
     def _source(self, consumer: Any, argument: str, output: str | None) -> str:

@@ -129,11 +129,10 @@ class LossEndpoint(keras.layers.Layer):
         self._values = values
         for loss in losses:
             self.add_loss(loss)
+        # Keras infers shapes and dtypes by a trial call when the model is built. That
+        # is wanted (so there is no `compute_output_shape`): a loss that cannot take
+        # these shapes fails there, not in the first step.
         return list(predictions)
-
-    def compute_output_spec(self, predictions, *args: Any, **kwargs: Any) -> Any:
-        # From shapes alone Keras would give the predictions the endpoint's dtype.
-        return [keras.KerasTensor(t.shape, dtype=t.dtype) for t in predictions]
 
     def _widen(self, x: Any) -> Any:
         is_float = "float" in keras.backend.standardize_dtype(x.dtype)

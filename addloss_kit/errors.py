@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -192,6 +193,8 @@ def serialize_function(function: Callable) -> Any:
         ValueError: If it could be saved but never loaded again: it is not
             registered with Keras, or is a lambda.
     """
+    if isinstance(function, functools.partial):
+        raise ValueError(_register(f"partial({function.func.__name__})", "function"))
     # An object with `__call__` is found by its class, and kept by its `get_config`.
     found_by = function if hasattr(function, "__name__") else type(function)
     if not _is_findable(found_by):

@@ -81,7 +81,9 @@ class TrainingModel(ResumableModel):
                 f"`build_training_model` or `add_loss`. {received(name=self.name)}"
             )
         self.endpoint: LossEndpoint = endpoint
-        self.predictor_inputs = predictor_inputs
+        # Past Keras's tracking, which would make a dict of another kind of it: the
+        # exported model would warn of each plain dict that it is fed.
+        object.__setattr__(self, "predictor_inputs", predictor_inputs)
         self._bound_metrics = tuple(BoundMetric.from_config(c) for c in bound_metrics)
         # In lists of their own, which Keras tracks: that is how they are reset.
         self.graph_metrics = [bound.metric for bound in self._bound_metrics]

@@ -136,7 +136,7 @@ def test_what_cannot_be_a_predictor_is_refused():
 
 def test_inputs_are_named_after_the_arguments_of_the_losses():
     def distance(y_true, y_pred, delta):
-        return ops.abs(y_true - y_pred) * delta
+        return ops.mean(ops.abs(y_true - y_pred), axis=-1) * delta
 
     model = alk.build_training_model(a_functional(), [distance, GroupGap(2), WeightedMSE()])
     assert names(model) == ["x", "y_true", "sample_weight", "delta", "group_ids"]

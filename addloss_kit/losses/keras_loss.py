@@ -85,35 +85,43 @@ class KerasLoss(LossTerm):
 class FunctionLoss(LossTerm):
     """Any function of tensors as a term: each parameter names what it needs.
 
+    A parameter that is neither a prediction nor an intermediate tensor becomes an
+    Input of its name, `(batch,)`: one number a row. Mind the shapes then: against
+    `(batch, outputs)` it broadcasts over the wrong axis. Multiply it with values
+    per row, or say what shape it has: `inputs={"delta": keras.Input((1,))}`.
+
     Args:
         function: `f(y_true, y_pred, …)`, in `keras.ops` or in the code of the
-            backend. It returns a scalar, or a value per row (or step), which is
-            averaged. Save needs it registered with Keras.
+            backend; or any object with such a `__call__`. It returns a scalar, or
+            a value per row (or step, or element), which is averaged. A parameter
+            with a default becomes an Input only where `inputs=` has it. Save
+            needs it registered with Keras.
         name: Key in the history; the function's name if none is given.
 
     Raises:
+        TypeError: If it returns no tensor.
         ValueError: If it returns a scalar, takes no `sample_weight`, and the
-            model has weights for it: they could have no effect.
+            model has weights for it: they could have no effect. If rows have met
+            rows: a `(batch,)` argument and a `(batch, 1)` prediction.
     """
 
     def __init__(
         self, function: Callable, *, name: str | None = None, **kwargs: Any
     ) -> None:
-        own_name = getattr(function, "__name__", type(function).__name__)
+        named = getattr(function, "func", function)  # that of a `functools.partial`
+        own_name = getattr(named, "__name__", type(named).__name__)
         super().__init__(name=name or snake_case(own_name.strip("<>")), **kwargs)
         self.function = function
         self._takes = list(inspect.signature(function).parameters.values())
 
     def _signature(self) -> list:
         named = [p for p in self._takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        if any(p.name == SAMPLE_WEIGHT for p in named):
-            return named
-        extra = inspect.Parameter(
-            SAMPLE_WEIGHT, inspect.Parameter.KEYWORD_ONLY, default=None
-        )
-        mask = inspect.Parameter("mask", inspect.Parameter.KEYWORD_ONLY, default=None)
-        has_mask = any(p.name == "mask" for p in named)
-        return [*named, extra] if has_mask else [*named, extra, mask]
+        own = {p.name for p in named}
+        return named + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in (SAMPLE_WEIGHT, "mask")
+            if name not in own
+        ]
 
     def totals(self, **arguments):
         own = {p.name for p in self._takes}
@@ -121,12 +129,38 @@ class FunctionLoss(LossTerm):
             y_true, y_pred = arguments[Y_TRUE], arguments[Y_PRED]
             if "float" in keras.backend.standardize_dtype(y_true.dtype):
                 arguments[Y_TRUE] = as_keras_target(y_true, y_pred)
-        values = self.function(**{k: v for k, v in arguments.items() if k in own})
+        if "mask" in own:
+            arguments.setdefault("mask", None)
+        by_place = [arguments[p.name] for p in self._takes if p.kind == p.POSITIONAL_ONLY]
+        own -= {p.name for p in self._takes if p.kind == p.POSITIONAL_ONLY}
+        values = self.function(
+            *by_place, **{k: v for k, v in arguments.items() if k in own}
+        )
+        if values is None or isinstance(values, (dict, list, tuple)):
+            raise TypeError(
+                f"`{self.name}` must return a scalar or a value per row. For several "
+                f"losses pass several functions. {received(returned=type(values).__name__)}"
+            )
         values = ops.convert_to_tensor(values)
+        self._check_rows_apart(values, arguments)
         weight = None if SAMPLE_WEIGHT in own else arguments.get(SAMPLE_WEIGHT)
-        mask = None if "mask" in own else arguments.get("mask")
+        mask = own_mask(values, None if "mask" in own else arguments.get("mask"))
         like = [arguments[Y_PRED]] if Y_PRED in arguments else list(arguments.values())
         return reduction_totals(values, weight, mask, "sum_over_batch_size", self, like)
+
+    def _check_rows_apart(self, values: Any, arguments: dict) -> None:
+        """Refuse values `(batch, batch)`, which broadcasting makes in silence."""
+        y_pred = arguments.get(Y_PRED)
+        if y_pred is None or tuple(y_pred.shape[1:]) != (1,):
+            return
+        vectors = [n for n, x in arguments.items() if x is not None and len(x.shape) == 1]
+        if vectors and len(values.shape) == 2 and values.shape[1] != 1:
+            raise ValueError(
+                f"`{self.name}` compares each row with all others, as {vectors} of shape "
+                "(batch,) meets a prediction of shape (batch, 1). Average over the outputs "
+                "first, or pass `inputs={'" + vectors[0] + "': keras.Input((1,))}`. "
+                f"{received(**{'value.shape': tuple(values.shape)})}"
+            )
 
     def get_config(self) -> dict:
         return {**super().get_config(), "function": serialize_function(self.function)}
