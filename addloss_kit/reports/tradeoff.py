@@ -17,6 +17,10 @@ from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE
 from addloss_kit.reports import tables
 from addloss_kit.reports.group_report import GroupReport, group_report
 
+# A group loss can better the held-out error a little; by more than this share it is
+# rather that the start was left too early.
+_NOT_CONVERGED = 0.1
+
 
 @dataclasses.dataclass
 class TradeoffPoint:
@@ -297,6 +301,7 @@ class TradeoffCurve:
         return header, rows
 
     def _notes(self) -> list[str]:
+        notes = self._warnings()
         best = self.recommend()
         more = f"at most {100 * self.budget:g} % more {self.start.report.heading}"
         if best is self.start:
@@ -306,13 +311,23 @@ class TradeoffCurve:
         notes = [
             f"Recommended for {more}: {tables.number(best.value)}, which takes the gap "
             f"from {tables.number(self.start.gap)} to {tables.number(best.gap)}."
-        ]
-        if best.report.compare(self.start.report).is_levelling_down:
-            notes.append(
+        )
+        return [first, *notes]
+
+    def _warnings(self) -> list[str]:
+        warnings = []
+        if self.recommend().report.compare(self.start.report).is_levelling_down:
+            warnings.append(
                 "Levelling down: there the gap closed only because groups with smaller "
                 "errors got worse."
             )
-        return notes
+        least = min(point.error for point in self.points)
+        if least < (1.0 - _NOT_CONVERGED) * self.start.error:
+            warnings.append(
+                "The start was not trained to its end, as another point has a much "
+                "smaller error: train with more `epochs` or `patience`."
+            )
+        return warnings
 
     def __repr__(self) -> str:
         return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
