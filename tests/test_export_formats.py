@@ -109,19 +109,20 @@ def train(model):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """One trained model, exported in each format: `(model, inference, folder)`."""
+    """One trained model, exported in each format: `(predictor, model, folder)`."""
     folder = tmp_path_factory.mktemp("deployed")
-    model = grouped_training()
+    predictor = plain_predictor()
+    model = grouped_training(predictor)
     for name in FORMATS:
-        inference, _ = exported(model, folder, name)
-    return model, inference, folder
+        exported(model, folder, name)
+    return predictor, model, folder
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_predicts_what_the_trained_model_does(name, deployed, rng):
-    _, inference, folder = deployed
+    predictor, _, folder = deployed
     x = rng.normal(size=(7, 3)).astype("float32")
-    assert_served(folder / PLACES[name], name, x, inference)
+    assert_served(folder / PLACES[name], name, x, predictor)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -372,7 +373,7 @@ def test_the_file_holds_nothing_of_the_training(name, deployed):
 
 
 def test_the_same_look_finds_the_training_where_it_is(deployed, tmp_path):
-    model, _, _ = deployed
+    _, model, _ = deployed
     model.save(tmp_path / "training.keras")
     content = all_bytes(tmp_path / "training.keras").lower()
     found = [trace for trace in TRACES if trace in content]
@@ -381,9 +382,8 @@ def test_the_same_look_finds_the_training_where_it_is(deployed, tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_it_is_no_larger_than_the_predictor_saved_directly(name, deployed, tmp_path):
-    _, _, folder = deployed
-    path, predictor = folder / PLACES[name], plain_predictor()
-    predictor(np.ones((1, 3)))
+    predictor, _, folder = deployed
+    path = folder / PLACES[name]
     direct = tmp_path / "direct" / PLACES[name]
     direct.parent.mkdir()
     if name == "keras":
@@ -397,7 +397,7 @@ def test_it_is_no_larger_than_the_predictor_saved_directly(name, deployed, tmp_p
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras writes no SavedModel from torch")
 def test_it_loads_where_addloss_kit_cannot_be_imported(deployed, rng):
-    _, inference, folder = deployed
+    predictor, _, folder = deployed
     x = rng.normal(size=(5, 3)).astype("float32")
     np.save(folder / "x.npy", x)
     code = """
@@ -430,7 +430,7 @@ def test_it_loads_where_addloss_kit_cannot_be_imported(deployed, rng):
     )
     found = np.load(folder / "found.npy")
     assert len(found) == len(FORMATS)
-    expected = np.broadcast_to(inference.predict(x, verbose=0), found.shape)
+    expected = np.broadcast_to(predictor.predict(x, verbose=0), found.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
