@@ -1,0 +1,64 @@
+"""What the README and the guide show runs, and what they name exists."""
+
+import pathlib
+import re
+
+import matplotlib
+import pytest
+
+import addloss_kit as alk
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = ["README.md", "docs/guide.md"]
+
+
+def python_blocks(page):
+    """The page's fenced python blocks, each with the line where it begins."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        (text[: match.start(1)].count("\n"), match.group(1))
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_every_python_block_of_the_page_runs_one_after_the_other(
+    page, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    blocks = python_blocks(page)
+    assert blocks
+    namespace = {"__name__": "__main__"}
+    for line, block in blocks:
+        # Blank lines before it, so that a traceback names the line of the page.
+        exec(compile("\n" * line + block, ROOT / page, "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_every_link_to_a_file_leads_to_one(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in link:
+            assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_readme_names_every_public_function_and_class():
+    named = set(re.findall(r"`([A-Za-z_.]+)", README))
+    for name in alk.__all__:
+        assert any(n == name or n.startswith(f"{name}.") for n in named), name
+
+
+def test_every_loss_metric_and_function_that_the_readme_names_exists():
+    for family, name in re.findall(r"\b(losses|metrics|functional)\.([A-Za-z_]+)", README):
+        assert hasattr(getattr(alk, family), name), f"{family}.{name}"
+
+
+def test_the_readme_has_two_set_up_commands_of_one_line_each():
+    (shell,) = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    commands = [line for line in shell.splitlines() if line and not line.startswith("#")]
+    assert len(commands) == 2
+    assert commands[0].endswith("addloss-kit demo")
+    assert "pytest" in commands[1]
+    assert all(command.startswith("python3 -m venv .venv && ") for command in commands)
