@@ -301,18 +301,16 @@ class TradeoffCurve:
         return header, rows
 
     def _notes(self) -> list[str]:
-        notes = self._warnings()
         best = self.recommend()
         more = f"at most {100 * self.budget:g} % more {self.start.report.heading}"
         if best is self.start:
-            return [
-                f"Recommended for {more}: the start; no value closes the gap within it."
-            ]
-        notes = [
-            f"Recommended for {more}: {tables.number(best.value)}, which takes the gap "
-            f"from {tables.number(self.start.gap)} to {tables.number(best.gap)}."
-        )
-        return [first, *notes]
+            first = f"Recommended for {more}: the start; no value closes the gap within it."
+        else:
+            first = (
+                f"Recommended for {more}: {tables.number(best.value)}, which takes the gap "
+                f"from {tables.number(self.start.gap)} to {tables.number(best.gap)}."
+            )
+        return [first, *self._warnings()]
 
     def _warnings(self) -> list[str]:
         warnings = []
