@@ -89,12 +89,12 @@ class LinearProblem:
             found += [result.fun] if result.success else []
         return min(found)
 
-    def train(self, losses, *, epochs=60, rate=0.02, batch_size=32, metrics=None):
+    def train(self, losses, *, epochs=60, rate=0.02, batch_size=32, **options):
         """Weights after training by batches, and the history."""
         predictor = keras.Sequential(
             [keras.Input((self.x.shape[1] - 1,)), keras.layers.Dense(1)]
         )
-        model = alk.build_training_model(predictor, losses, metrics=metrics)
+        model = alk.build_training_model(predictor, losses, **options)
         packed = alk.pack_inputs(model, self.x[:, :-1], self.y[:, None], group_ids=self.ids)
         steps = epochs * -(-len(self.y) // batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(rate, steps)

@@ -1,0 +1,205 @@
+"""GroupDistributionGap: the U-statistic against loops, its lack of bias, its edges."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+from engines import as_numpy, compiled, gradient
+
+import addloss_kit as alk
+from addloss_kit.functional import group_mmd
+from addloss_kit.losses import GroupDistributionGap
+
+
+def mmd_by_loops(y_pred, ids, weight, num_groups, kernel, length):
+    """The mean over pairs of groups of the weighted U-statistic."""
+    y_pred = np.asarray(y_pred, "float64").reshape(len(y_pred), -1)
+
+    def similarity(i, j):
+        distance = math.dist(y_pred[i], y_pred[j])
+        if kernel == "gaussian":
+            return math.exp(-(distance**2) / (2 * length**2))
+        return math.exp(-distance / length)
+
+    def mean(pairs):
+        total = sum(weight[i] * weight[j] for i, j in pairs)
+        return sum(weight[i] * weight[j] * similarity(i, j) for i, j in pairs) / total
+
+    rows = {
+        k: [i for i, g in enumerate(ids) if g == k and weight[i] > 0]
+        for k in range(num_groups)
+    }
+    used = [k for k in range(num_groups) if len(rows[k]) > 1]
+    values = []
+    for j, k in itertools.combinations(used, 2):
+        within = [mean(list(itertools.permutations(rows[g], 2))) for g in (j, k)]
+        values.append(sum(within) - 2 * mean(list(itertools.product(rows[j], rows[k]))))
+    return sum(values) / len(values) if values else 0.0
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+@pytest.mark.parametrize("num_groups", [2, 3, 6])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_it_is_the_u_statistic_of_the_loops(kernel, num_groups, outputs, rng):
+    y_pred = rng.normal(size=(24, outputs)).astype("float32")
+    ids = rng.integers(-1, num_groups, size=24)
+    weight = rng.uniform(0, 2, size=24).astype("float32")
+    weight[3] = 0
+
+    value = group_mmd(y_pred, ids, weight, num_groups=num_groups, kernel=kernel, length=0.7)
+
+    expected = mmd_by_loops(y_pred, ids, weight, num_groups, kernel, 0.7)
+    assert float(value) == pytest.approx(expected, abs=2e-6)
+
+
+def test_without_weights_the_gaussian_one_is_that_of_scikit_learn(rng):
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    a, b = rng.normal(size=(7, 2)), rng.normal(size=(5, 2)) + 1
+
+    value = group_mmd(
+        np.r_[a, b].astype("float32"), [0] * 7 + [1] * 5, num_groups=2, length=0.8
+    )
+
+    gamma = 1 / (2 * 0.8**2)
+    within = [
+        (rbf_kernel(g, gamma=gamma).sum() - len(g)) / (len(g) * (len(g) - 1))
+        for g in (a, b)
+    ]
+    expected = sum(within) - 2 * rbf_kernel(a, b, gamma=gamma).mean()
+    assert float(value) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mean_over_all_batches_is_the_value_of_all_rows(rng):
+    # Unbiased: every way to draw two rows of each group, 6 · 6 batches.
+    y_pred = np.r_[rng.normal(size=4), rng.normal(size=4) + 1].astype("float32")
+    ids = np.array([0] * 4 + [1] * 4)
+
+    values = [
+        float(group_mmd(y_pred[[*a, *b]], ids[[*a, *b]], num_groups=2, length=1.0))
+        for a in itertools.combinations(range(4), 2)
+        for b in itertools.combinations(range(4, 8), 2)
+    ]
+
+    everything = float(group_mmd(y_pred, ids, num_groups=2, length=1.0))
+    assert np.mean(values) == pytest.approx(everything, abs=1e-6)
+    assert min(values) < 0 < everything
+
+
+@pytest.mark.parametrize(
+    "ids", [[0, 0, 0, 0], [0, 0, 0, 1], [-1, -1, -1, -1], [0, 1, 2, 3]]
+)
+def test_without_two_groups_of_two_rows_nothing_is_pushed(ids):
+    y_pred = np.array([0.0, 1.0, 2.0, 3.0], "float32")
+
+    def value(at):
+        return group_mmd(at, ids, num_groups=4, length=1.0)
+
+    assert float(value(y_pred)) == 0
+    np.testing.assert_array_equal(gradient(value, y_pred), np.zeros(4))
+
+
+def test_a_group_with_one_row_leaves_the_others_as_they_are(rng):
+    y_pred = rng.normal(size=9).astype("float32")
+    ids = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
+
+    with_it = group_mmd(y_pred, ids, num_groups=3, length=1.0)
+    without = group_mmd(y_pred[:8], ids[:8], num_groups=2, length=1.0)
+
+    assert float(with_it) == pytest.approx(float(without), abs=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+@pytest.mark.parametrize("length", [None, 1.0])
+def test_equal_predictions_have_no_gap_and_a_finite_gradient(kernel, length):
+    def value(at):
+        return group_mmd(at, [0, 0, 1, 1], num_groups=2, kernel=kernel, length=length)
+
+    same = np.full(4, 3.0, "float32")
+
+    assert float(value(same)) == pytest.approx(0.0, abs=1e-6)
+    np.testing.assert_allclose(gradient(value, same), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+def test_without_a_length_units_do_not_matter(kernel, rng):
+    y_pred = rng.normal(size=12).astype("float32")
+    ids = np.arange(12) % 2
+
+    one = float(group_mmd(y_pred, ids, num_groups=2, kernel=kernel))
+    thousand = float(group_mmd(1000 * y_pred, ids, num_groups=2, kernel=kernel))
+
+    assert thousand == pytest.approx(one, rel=1e-4)
+
+
+def test_padding_order_and_scale_of_weights_do_not_matter(rng):
+    y_pred = rng.normal(size=10).astype("float32")
+    ids, weight = np.arange(10) % 3, rng.uniform(0.5, 2, size=10).astype("float32")
+    order = rng.permutation(13)
+    padded = np.r_[y_pred, [99.0] * 3].astype("float32")[order]
+    padded_ids = np.r_[ids, [0, 1, 2]][order]
+    padded_weight = np.r_[3 * weight, [0.0] * 3].astype("float32")[order]
+
+    for length in (1.0, None):
+        one = group_mmd(y_pred, ids, weight, num_groups=3, length=length)
+        other = group_mmd(padded, padded_ids, padded_weight, num_groups=3, length=length)
+        assert float(other) == pytest.approx(float(one), abs=2e-6)
+
+
+def test_as_a_graph_and_by_xla_it_is_the_eager_one(rng):
+    y_pred = rng.normal(size=8).astype("float32")
+    ids = (np.arange(8) % 2).astype("int32")
+
+    def value(at):
+        return group_mmd(at, ids, num_groups=2)
+
+    for function in compiled(value).values():
+        assert float(function(y_pred)) == pytest.approx(float(value(y_pred)), abs=1e-6)
+
+
+def test_training_makes_predictions_tell_less_about_the_group(rng):
+    ids = np.arange(400) % 2
+    x = rng.normal(size=(400, 2)).astype("float32")
+    x[:, 1] += 2 * ids
+    predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model = alk.build_training_model(
+        predictor, ["mse", GroupDistributionGap(2)], loss_weights=[1.0, 5.0]
+    )
+    model.compile(keras.optimizers.Adam(0.02))
+    packed = alk.pack_inputs(model, x, x.sum(axis=1), group_ids=ids)
+
+    model.fit(packed, y=None, batch_size=40, epochs=30, verbose=0)
+
+    # The answer is x₀ + x₁; x₁ tells of the group, x₀ does not.
+    slopes = as_numpy(predictor.layers[-1].kernel)[:, 0]
+    assert abs(slopes[1]) < 0.5 * abs(slopes[0])
+
+
+def test_the_term_takes_weights_ids_of_no_group_and_survives_its_config(rng):
+    term = GroupDistributionGap(2, kernel="laplacian", length=0.5, group_ids="site")
+    again = GroupDistributionGap.from_config(term.get_config())
+    y_pred = rng.normal(size=(8, 2)).astype("float32")
+    ids = np.array([0, 1, 0, 1, -1, 0, 1, -1])
+    weight = rng.uniform(0.5, 2, size=8).astype("float32")
+
+    value = float(again(y_pred, ids, weight))
+
+    expected = mmd_by_loops(y_pred, ids, weight, 2, "laplacian", 0.5)
+    assert value == pytest.approx(expected, abs=2e-6)
+    assert again.name == "site_group_distribution_gap"
+    assert again.source("group_ids") == "site"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "linear"}, "argument `kernel`"),
+        ({"length": 0.0}, "`length` must be positive"),
+        ({"length": -1.0}, "`length` must lie in"),
+    ],
+)
+def test_options_that_are_none_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        GroupDistributionGap(2, **options)
