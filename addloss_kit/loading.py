@@ -52,6 +52,8 @@ def load_training_model(filepath: str | os.PathLike) -> TrainingModel:
         >>> predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model = alk.build_training_model(predictor, "mse")
         >>> model.compile("adam")
+        >>> rows = alk.pack_inputs(model, [[1.0, 2.0]], [3.0])
+        >>> history = model.fit(rows, verbose=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(pathlib.Path(folder, "training.keras"))
         ...     again = load_training_model(pathlib.Path(folder, "training.keras"))

@@ -15,7 +15,7 @@ from addloss_kit.errors import PerSampleError
 from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
 
-__all__ = ["GroupError", "GroupGap"]
+__all__ = ["BoundIsMet", "GroupError", "GroupGap"]
 
 # Each group of GroupError is a line in every log; more than this nobody reads,
 # and the gap or `group_report` says it better.
