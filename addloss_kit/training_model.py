@@ -15,7 +15,7 @@ from addloss_kit.data.batching import FollowEpoch
 from addloss_kit.distribution import separate_losses
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
-from addloss_kit.functional import align_weight
+from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.graph import input_tensors
 from addloss_kit.resumable import ResumableModel
 
@@ -157,10 +157,10 @@ class TrainingModel(ResumableModel):
         named.update(zip(self.endpoint.prediction_names, predictions))
         for bound in self._bound_metrics:
             given = {arg: named[src] for arg, src in bound.sources.items()}
-            mask = getattr(given.get(Y_PRED), "_keras_mask", None)
+            mask = own_mask(given[Y_PRED]) if Y_PRED in given else None
             if mask is not None and _takes_mask(bound.metric):
                 given["mask"] = mask
-            _align(given, bound.metric)
+            _align(given, bound.metric, mask)
             bound.metric.update_state(**given)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -367,11 +367,15 @@ def _takes_mask(metric: Any) -> bool:
     return hasattr(metric, "field")
 
 
-def _align(given: dict, metric: Any) -> None:
-    """Average a weight per element where a Keras metric wants one per row."""
+def _align(given: dict, metric: Any, mask: Any) -> None:
+    """Bring a weight to the rank that a Keras metric wants."""
     if SAMPLE_WEIGHT not in given or hasattr(metric, "field"):
         return
     y_pred, y_true = given[Y_PRED], given[Y_TRUE]
     if len(given[SAMPLE_WEIGHT].shape) >= len(y_pred.shape) > 1:
         like = y_pred[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true
         given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], like)
+    if mask is not None:
+        # A Keras metric multiplies the two as they are.
+        steps = ops.ones_like(mask, dtype=given[SAMPLE_WEIGHT].dtype)
+        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], steps) * steps
