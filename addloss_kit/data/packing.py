@@ -43,7 +43,8 @@ def pack_inputs(
             `f(y_true, y_pred, delta)`, or `sex=` of `GroupGap(2, group_ids="sex")`.
 
     Returns:
-        A dict of NumPy arrays by Input name, in the Inputs' dtypes.
+        A dict of NumPy arrays by Input name, in the Inputs' dtypes; a TensorFlow
+        tensor for an Input of strings.
 
     Raises:
         ValueError: If something is missing, not known to the model, of another
@@ -92,6 +93,8 @@ def pack_inputs(
     for name, array in packed.items():
         _check_shape(name, array, specs[name].shape)
         _check_values(name, array, fields.get(name, Field()))
+        if specs[name].dtype == "string":
+            packed[name] = _as_string_tensor(array)
     return packed
 
 
@@ -188,10 +191,10 @@ def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarr
     dtype = str(spec.dtype)
     if hasattr(value, "detach"):  # a torch tensor that may need a gradient
         value = value.detach().cpu()
+    if dtype == "string":
+        return _as_strings(name, value)
     try:
         array = np.asarray(value)
-        if dtype == "string":
-            return array.astype(object) if array.dtype.kind in "US" else array
         wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
         if array.dtype == object:
             array = array.astype("float64")
@@ -225,6 +228,24 @@ def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarr
                 f"{received(**{f'{name}[{row}]': array[row] if array.ndim else array})}"
             )
     return np.asarray(converted, order="C")
+
+
+def _as_strings(name: str, value: Any) -> np.ndarray:
+    strings = np.asarray(value).astype(object)
+    others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
+    if others:
+        raise TypeError(
+            f"`{name}` must be strings. Convert it, as with `.astype(str)`, and replace "
+            f"what is missing. Received: {len(others)} others, the first {others[0]!r}."
+        )
+    return strings
+
+
+def _as_string_tensor(array: np.ndarray) -> Any:
+    """Strings as Keras takes them: it refuses NumPy's."""
+    import tensorflow as tf
+
+    return tf.constant(array, dtype=tf.string)
 
 
 def _check_whole(name: str, array: np.ndarray) -> None:
