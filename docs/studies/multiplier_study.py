@@ -8,7 +8,7 @@ that of least squares. Printed: root mean square over problems and seeds of the
 constraint's distance to its bound and of the MSE's distance to the optimum, in
 percent.
 
-    python multiplier_study.py     # the table of multipliers.md, some minutes
+    python multiplier_study.py     # the tables of multipliers.md, some minutes
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _solve(value, slope, start, constraint):
 
 
 class Controller:
-    """Multipliers by one of three rules.
+    """Multipliers by one of three rules, beside an MSE of weight 1.
 
     Args:
         rule: `"ascent"` λ ← [λ + η·x]₊; `"lagrangian"` with the force
@@ -130,6 +130,8 @@ class Controller:
             with ξ the moving average of x (momentum ν).
         bound: Of the group errors, or of the gap if `is_gap`.
     """
+
+    mse_weight = 1.0
 
     def __init__(self, rule, step, penalty, bound, is_gap, nu=0.99):
         self.rule, self.step, self.penalty = rule, step, penalty
@@ -180,6 +182,41 @@ class Controller:
         self.multipliers = self.project(self.multipliers + move, width)
 
 
+class WorstGroupWeights:
+    """The q of group DRO, with four estimates of the step of log q.
+
+    Args:
+        rule: `"batch means"` (as published: absent groups are left alone),
+            `"totals"` over expected weight, `"less a level"` (what the kit does:
+            the totals' excess over Σ q ē), or `"running means"`.
+    """
+
+    mse_weight = 0.0
+
+    def __init__(self, rule, step):
+        self.rule, self.step = rule, step
+        self.logs = 0.0
+
+    def forces(self, means, error, weight):
+        """The factor of each group's gradient: its q."""
+        if self.rule == "batch means":
+            move = np.divide(error, weight, out=np.zeros_like(error), where=weight > 0)
+        elif self.rule == "totals":
+            move = error
+        elif self.rule == "less a level":
+            level = np.sum(_softmax(self.logs + 0 * means) * means, -1, keepdims=True)
+            move = error - level * weight
+        else:
+            move = means
+        self.logs = self.logs + self.step * move
+        return _softmax(self.logs)
+
+
+def _softmax(logs):
+    raw = np.exp(logs - logs.max(-1, keepdims=True))
+    return raw / raw.sum(-1, keepdims=True)
+
+
 def train(problem, controller, steps):
     """Last weights `(seeds, features)` of training from batches."""
     rng = np.random.default_rng(0)
@@ -207,7 +244,9 @@ def train(problem, controller, steps):
         means = error / np.maximum(weight, 1e-12)
         expected = np.maximum(np.maximum(weight / mass, weights / MAX_FACTOR), 1e-12)
         force = controller.forces(means, errors / expected, weights / expected)
-        factor = 1 / BATCH + np.take_along_axis(force / expected, ids, axis=1)
+        factor = controller.mse_weight / BATCH + np.take_along_axis(
+            force / expected, ids, axis=1
+        )
         slope = 2 * np.einsum("sb,sbd->sd", factor * residual, x)
         first = 0.9 * first + 0.1 * slope
         second = 0.999 * second + 0.001 * slope**2
@@ -232,6 +271,28 @@ CONTROLLERS = [
     ("nupi", 0.01, 1.0),
     ("nupi", 0.01, 10.0),
 ]
+
+
+def worst_groups():
+    """The table of `WorstGroup`: percent above the smallest possible worst error."""
+    problems = [Problem(shares, 1.0, seed) for seed, shares in enumerate(SHARES)]
+    print("| step of log q | size |", " | ".join(map(str, SHARES)), "|")
+    print("|---|---:|" + "---:|" * len(SHARES))
+    for rule, step in (
+        ("batch means", 0.01),
+        ("totals", 0.01),
+        ("less a level", 0.01),
+        ("running means", 0.01),
+        ("less a level", 0.003),
+        ("less a level", 0.1),
+    ):
+        cells = []
+        for problem in problems:
+            smallest = problem.smallest_worst()[0]
+            found = train(problem, WorstGroupWeights(rule, step), 5000)
+            excess = [100 * (problem.means(w).max() / smallest - 1) for w in found]
+            cells.append(f"{min(excess):.1f} … {max(excess):.1f}")
+        print(f"| {rule} | {step:g} |", " | ".join(cells), "|", flush=True)
 
 
 def main():
@@ -272,3 +333,5 @@ def main():
 
 if __name__ == "__main__":
     main()
+    print()
+    worst_groups()
