@@ -164,6 +164,14 @@ class TrainingModel(ResumableModel):
             bound.metric.update_state(**given)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Under a strategy Keras draws a batch to build what is not built yet, and
+        # averages it over the replicas: that fails where its rows do not divide by
+        # them. Here all is built, unless `compile` was given a loss.
+        if self._compile_loss is None and self._compile_metrics is None:
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def _name_inputs(self, x: Any) -> dict:
         if isinstance(x, Mapping):
             given = dict(x)
