@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,9 +10,11 @@ import keras
 from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, received
 from addloss_kit.endpoint import BoundTerm, LossEndpoint, endpoint_call, find_endpoint
-from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, input_name, role_of
-from addloss_kit.graph import bypass, input_tensors, output_names
+from addloss_kit.fields import Y_PRED
+from addloss_kit.graph import bypass, input_tensors
+from addloss_kit.linking import Linker, as_metric, prefixed
 from addloss_kit.losses import LossTerm, SymbolicLoss
+from addloss_kit.predictor_graph import predictor_graph
 from addloss_kit.training_model import BoundMetric, TrainingModel
 
 
@@ -71,15 +72,15 @@ def build_training_model(
         ['y_true', 'sample_weight']
     """
     own_inputs = dict(inputs or {})
-    graph = _predictor_graph(predictor, own_inputs)
+    graph = predictor_graph(predictor, own_inputs)
     outputs = graph.outputs
     output_names = [None] if len(outputs) == 1 else list(outputs)
     chosen = _per_output(losses, output_names, "losses")
     weights = _per_output(loss_weights, output_names, "loss_weights")
     watched = _per_output(metrics, output_names, "metrics")
 
-    linker = _Linker(
-        outputs={_prefixed(Y_PRED, o): t for o, t in zip(output_names, outputs.values())},
+    linker = Linker(
+        outputs={prefixed(Y_PRED, o): t for o, t in zip(output_names, outputs.values())},
         features={tensor.name: tensor for tensor in graph.inputs},
         tensors=dict(tensors or {}),
         overrides=own_inputs,
@@ -94,10 +95,10 @@ def build_training_model(
         for term, factor in zip(terms, factors):
             sources = linker.link(term, output, term.name)
             bound_terms.append(
-                BoundTerm(term, _prefixed(term.name, output), factor, sources)
+                BoundTerm(term, prefixed(term.name, output), factor, sources)
             )
         for given in watched[output]:
-            metric = _as_metric(
+            metric = as_metric(
                 given, outputs[output or next(iter(outputs))], output, chosen
             )
             sources = linker.link(metric, output, metric.name)
@@ -281,241 +282,6 @@ def _assemble(
     )
 
 
-class _Graph:
-    """A predictor as symbolic inputs and outputs, in its own structures."""
-
-    def __init__(self, inputs: Any, outputs: Any):
-        self.inputs = keras.tree.flatten(inputs)
-        for tensor in self.inputs:
-            tensor.name = tensor._keras_history.operation.name
-        self.input_structure = keras.tree.map_structure(lambda t: t.name, inputs)
-        flat = keras.tree.flatten(outputs)
-        positions = iter(range(len(flat)))
-        self.structure = keras.tree.map_structure(lambda _: next(positions), outputs)
-        self.outputs = dict(zip(output_names(outputs), flat))
-
-
-def _predictor_graph(predictor: Any, overrides: dict) -> _Graph:
-    if not isinstance(predictor, keras.Model):
-        raise TypeError(
-            "`predictor` must be a Keras model. "
-            f"{received(predictor=type(predictor).__name__)}"
-        )
-    if find_endpoint(predictor) is not None:
-        raise ValueError(
-            "`predictor` carries losses already. Take the predictor out first, with "
-            "`export_inference_model(model)`, or add to it with `add_loss`. "
-            f"{received(predictor=predictor.name)}"
-        )
-    if not predictor.built:
-        raise ValueError(
-            "`predictor` must be built, so that its shapes are known. Begin it with "
-            f"`keras.Input(shape)`, or call it once. {received(predictor=predictor.name)}"
-        )
-    if isinstance(predictor, keras.Sequential) and predictor.inputs:
-        inputs, outputs = predictor.inputs[0], predictor.outputs[0]
-    elif getattr(predictor, "inputs", None):
-        inputs, outputs = predictor.input, predictor.output
-    else:
-        inputs = _inputs_of_subclassed(predictor, overrides)
-        outputs = predictor(inputs)
-    return _Graph(inputs, outputs)
-
-
-def _inputs_of_subclassed(predictor: Any, overrides: dict) -> Any:
-    config = predictor.get_build_config() or {}
-    shape = config.get("input_shape")
-    if shape is None:
-        given = {k: v for k, v in overrides.items() if isinstance(v, keras.KerasTensor)}
-        if "x" in given:
-            return keras.Input(
-                batch_shape=given["x"].shape, dtype=given["x"].dtype, name="x"
-            )
-        raise ValueError(
-            "The input shape of the predictor is not known. Call it once on a batch, or "
-            "pass `inputs={'x': keras.Input(shape)}`. "
-            f"{received(predictor=predictor.name)}"
-        )
-
-    def make(name: str, shape: Any) -> Any:
-        if name in overrides:
-            spec = overrides[name]
-            return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name)
-        return keras.Input(batch_shape=(None, *shape[1:]), name=name)
-
-    if isinstance(shape, Mapping):
-        return {name: make(name, s) for name, s in shape.items()}
-    if shape and isinstance(shape[0], (tuple, list)):
-        return [make(f"x_{i}", s) for i, s in enumerate(shape)]
-    return make("x", tuple(shape))
-
-
-class _Linker:
-    """Finds, for each argument of each loss and metric, what feeds it."""
-
-    def __init__(self, outputs, features, tensors, overrides, with_sample_weight):
-        self.outputs: dict[str, Any] = outputs
-        self.features: dict[str, Any] = features
-        self.tensors: dict[str, Any] = tensors
-        self.overrides: dict[str, Any] = overrides
-        self.with_sample_weight: bool = with_sample_weight
-        self.fields: dict[str, Field] = {}
-        self.shared: list[str] = []
-        self.used_tensors: dict[str, Any] = {}
-        self._output_names = [n.removesuffix(f"_{Y_PRED}") for n in outputs if n != Y_PRED]
-
-    def link(self, consumer: Any, output: str | None, name: str) -> dict[str, str]:
-        required, optional = _arguments(consumer)
-        sources = {}
-        for argument in (*required, *optional):
-            source = self._source(consumer, argument, output)
-            if argument in optional and not self._wants(argument, source):
-                continue
-            sources[argument] = source
-            if source in self.outputs:
-                continue
-            if source in self.tensors:
-                self.used_tensors[source] = self.tensors[source]
-                continue
-            if source in self.features:
-                if source not in self.shared:
-                    self.shared.append(source)
-                continue
-            wish = self._wish(consumer, argument, output, source, name)
-            role = role_of(source, argument, self.outputs)
-            known = self.fields.get(source, Field(role=role))
-            self.fields[source] = known.merge(wish, source)
-        if not any(s in self.outputs or s in self.tensors for s in sources.values()):
-            raise ValueError(
-                f"`{name}` takes no prediction, so nothing can be learnt from it. Name its "
-                "parameters after what they hold: `y_true`, `y_pred`, an Input, or one of "
-                f"`tensors=`. {received(parameters=[*required, *optional])}"
-            )
-        return sources
-
-    def _source(self, consumer: Any, argument: str, output: str | None) -> str:
-        own = consumer.source(argument) if hasattr(consumer, "source") else argument
-        if argument in self.tensors:
-            return argument
-        if own == argument and own in self.outputs:
-            return own
-        is_full_name = any(own.startswith(f"{o}_") for o in self._output_names)
-        if own != argument or is_full_name:
-            return own
-        return input_name(own, output)
-
-    def _wants(self, argument: str, source: str) -> bool:
-        if source in self.outputs or source in self.tensors:
-            return True
-        if argument == SAMPLE_WEIGHT:
-            return self.with_sample_weight
-        return source in self.overrides
-
-    def _wish(
-        self, consumer: Any, argument: str, output: str | None, source: str, name: str
-    ) -> Field:
-        prediction = self.outputs.get(_prefixed(Y_PRED, output))
-        wish = consumer.field(argument, prediction) if hasattr(consumer, "field") else None
-        if wish is None:
-            wish = _metric_field(consumer, argument, prediction)
-        if source in self.overrides:
-            spec = self.overrides[source]
-            return Field(
-                shape=tuple(spec.shape[1:]),
-                dtype=keras.backend.standardize_dtype(spec.dtype),
-                num_groups=wish.num_groups,
-                reason="`inputs=`",
-            )
-        return wish
-
-    def create_inputs(self) -> dict[str, Any]:
-        """The Inputs that no feature and no tensor stands for, by name."""
-        unknown = set(self.overrides) - set(self.fields) - set(self.features)
-        if unknown:
-            raise ValueError(
-                f"`inputs=` names {sorted(unknown)}, which no loss or metric takes. "
-                f"Expected some of {sorted(self.fields)}. "
-                f"{received(inputs=sorted(self.overrides))}"
-            )
-        unused = set(self.tensors) - set(self.used_tensors)
-        if unused:
-            raise ValueError(
-                f"`tensors=` names {sorted(unused)}, which no loss takes as an argument. "
-                f"{received(tensors=sorted(self.tensors))}"
-            )
-        order = {Y_TRUE: 0, SAMPLE_WEIGHT: 1}
-        made = {}
-        for name, field in sorted(
-            self.fields.items(), key=lambda item: order.get(item[1].role, 2)
-        ):
-            shape, dtype = field.shape, field.dtype
-            if field.role == Y_TRUE:
-                prediction = self.outputs[
-                    name.removesuffix(Y_TRUE) + Y_PRED
-                    if name.removesuffix(Y_TRUE) + Y_PRED in self.outputs
-                    else next(iter(self.outputs))
-                ]
-                shape = tuple(prediction.shape[1:]) if shape is None else shape
-                dtype = dtype or keras.backend.standardize_dtype(prediction.dtype)
-            if dtype in (None, "float16", "bfloat16"):
-                # A target of 10⁵ is infinite in half precision.
-                dtype = keras.config.floatx()
-            made[name] = keras.Input(shape=shape or (), dtype=dtype, name=name)
-        return made
-
-
-def _arguments(consumer: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if isinstance(consumer, LossTerm):
-        return consumer.required_arguments, consumer.optional_arguments
-    parameters = [
-        p
-        for p in inspect.signature(consumer.update_state).parameters.values()
-        if p.name != "mask" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    required = tuple(p.name for p in parameters if p.default is p.empty)
-    if Y_PRED not in required:
-        raise ValueError(
-            "A metric's `update_state` must take `y_true` and `y_pred`. "
-            f"{received(metric=consumer.name, parameters=[p.name for p in parameters])}"
-        )
-    return required, tuple(p.name for p in parameters if p.default is not p.empty)
-
-
-def _metric_field(metric: Any, argument: str, prediction: Any) -> Field:
-    function = getattr(getattr(metric, "_fn", None), "__name__", "")
-    kind = f"{type(metric).__name__}{function}".lower()
-    if argument == Y_TRUE and "sparse" in kind:
-        return Field(shape=tuple(prediction.shape[1:-1]), dtype="int32", reason=metric.name)
-    return Field()
-
-
-def _as_metric(given: Any, prediction: Any, output: str | None, losses: dict) -> Any:
-    """The metric, under the name that the history shows: a string as it was given."""
-    name = given if isinstance(given, str) else None
-    if name in ("accuracy", "acc"):
-        given = _accuracy(prediction, losses[output])
-    if not isinstance(given, keras.metrics.Metric):
-        given = keras.metrics.get(given)
-        given = given() if isinstance(given, type) else given
-    name = name or getattr(given, "name", None) or given.__name__
-    name = name if output is None else _prefixed(name, output)
-    if not isinstance(given, keras.metrics.Metric):
-        return keras.metrics.MeanMetricWrapper(given, name=name)
-    if given.name == name:
-        return given
-    return type(given).from_config({**given.get_config(), "name": name})
-
-
-def _accuracy(prediction: Any, losses: Sequence) -> Any:
-    """The accuracy that fits, as Keras's `compile` chooses it."""
-    if prediction.shape[-1] == 1:
-        return keras.metrics.BinaryAccuracy(name="accuracy")
-    names = " ".join(str(getattr(x, "name", x)) for x in losses).lower()
-    if "sparse" in names:
-        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    return keras.metrics.CategoricalAccuracy(name="accuracy")
-
-
 def _per_output(given: Any, outputs: list, what: str) -> dict:
     """`{output: list}` from whatever structure a person has given."""
     if outputs == [None]:
@@ -581,10 +347,6 @@ def _own_copy(term: LossTerm, seen: set[int]) -> LossTerm:
     is_used = id(term) in seen or bool(term.variables)
     seen.add(id(term))
     return type(term).from_config(term.get_config()) if is_used else term
-
-
-def _prefixed(name: str, output: str | None) -> str:
-    return name if output is None or name.startswith(f"{output}_") else f"{output}_{name}"
 
 
 def _refuse_duplicates(names: list[str], what: str) -> None:

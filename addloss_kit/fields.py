@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Container
+from collections.abc import Container
 
 Y_TRUE = "y_true"
 Y_PRED = "y_pred"

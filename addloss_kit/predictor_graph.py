@@ -1,0 +1,91 @@
+"""predictor_graph: any Keras model as symbolic inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from addloss_kit._checks import received
+from addloss_kit.endpoint import find_endpoint
+from addloss_kit.graph import output_names
+
+
+class PredictorGraph:
+    """A predictor as symbolic inputs and outputs, in its own structures."""
+
+    def __init__(self, inputs: Any, outputs: Any):
+        self.inputs = keras.tree.flatten(inputs)
+        for tensor in self.inputs:
+            tensor.name = tensor._keras_history.operation.name
+        self.input_structure = keras.tree.map_structure(lambda t: t.name, inputs)
+        flat = keras.tree.flatten(outputs)
+        positions = iter(range(len(flat)))
+        self.structure = keras.tree.map_structure(lambda _: next(positions), outputs)
+        self.outputs = dict(zip(output_names(outputs), flat))
+
+
+def predictor_graph(predictor: Any, overrides: dict) -> PredictorGraph:
+    """The graph of any built Keras model.
+
+    Args:
+        predictor: Functional, Sequential, or subclassed and called once.
+        overrides: `keras.Input`s by name, for the features of a subclassed model.
+
+    Raises:
+        TypeError: If it is no Keras model.
+        ValueError: If it is not built, or carries losses already.
+    """
+    if not isinstance(predictor, keras.Model):
+        raise TypeError(
+            "`predictor` must be a Keras model. "
+            f"{received(predictor=type(predictor).__name__)}"
+        )
+    if find_endpoint(predictor) is not None:
+        raise ValueError(
+            "`predictor` carries losses already. Take the predictor out first, with "
+            "`export_inference_model(model)`, or add to it with `add_loss`. "
+            f"{received(predictor=predictor.name)}"
+        )
+    if not predictor.built:
+        raise ValueError(
+            "`predictor` must be built, so that its shapes are known. Begin it with "
+            f"`keras.Input(shape)`, or call it once. {received(predictor=predictor.name)}"
+        )
+    if isinstance(predictor, keras.Sequential) and predictor.inputs:
+        inputs, outputs = predictor.inputs[0], predictor.outputs[0]
+    elif getattr(predictor, "inputs", None):
+        inputs, outputs = predictor.input, predictor.output
+    else:
+        inputs = _inputs_of_subclassed(predictor, overrides)
+        outputs = predictor(inputs)
+    return PredictorGraph(inputs, outputs)
+
+
+def _inputs_of_subclassed(predictor: Any, overrides: dict) -> Any:
+    config = predictor.get_build_config() or {}
+    shape = config.get("input_shape")
+    if shape is None:
+        given = {k: v for k, v in overrides.items() if isinstance(v, keras.KerasTensor)}
+        if "x" in given:
+            return keras.Input(
+                batch_shape=given["x"].shape, dtype=given["x"].dtype, name="x"
+            )
+        raise ValueError(
+            "The input shape of the predictor is not known. Call it once on a batch, or "
+            "pass `inputs={'x': keras.Input(shape)}`. "
+            f"{received(predictor=predictor.name)}"
+        )
+
+    def make(name: str, shape: Any) -> Any:
+        if name in overrides:
+            spec = overrides[name]
+            return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name)
+        return keras.Input(batch_shape=(None, *shape[1:]), name=name)
+
+    if isinstance(shape, Mapping):
+        return {name: make(name, s) for name, s in shape.items()}
+    if shape and isinstance(shape[0], (tuple, list)):
+        return [make(f"x_{i}", s) for i, s in enumerate(shape)]
+    return make("x", tuple(shape))
