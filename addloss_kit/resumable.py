@@ -26,14 +26,17 @@ class ResumableModel(keras.Model):
     """
 
     def save(self, filepath, overwrite=True, **kwargs):
+        self._build_optimizer()
         with _whole(filepath, overwrite, kwargs) as place:
             super().save(place, overwrite, **kwargs)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
+        self._build_optimizer()
         with _whole(filepath, overwrite, kwargs) as place:
             super().save_weights(place, overwrite, **kwargs)
 
     def load_weights(self, filepath, *args, **kwargs):
+        self._build_optimizer()
         try:
             super().load_weights(filepath, *args, **kwargs)
         except OSError as error:
@@ -56,6 +59,12 @@ class ResumableModel(keras.Model):
             if (value := stored.pop(f"{_SEED}{number}", None)) is not None:
                 state.assign(value)
         super().load_own_variables(stored)
+
+    def _build_optimizer(self) -> None:
+        # Keras builds it in `fit` only, and skips the state of one that is not built.
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
 
     def _seed_states(self) -> list[Any]:
         """The variables that are neither weights nor of metrics, in a fixed order."""

@@ -126,6 +126,12 @@ def _read_saved_model(path: pathlib.Path, model: keras.Model) -> Predict:
     return lambda rows: keras.tree.flatten(loaded.serve(pack(rows, model, tf.constant)))
 
 
+def _saved_model_errors() -> tuple[type[Exception], ...]:
+    import tensorflow as tf
+
+    return (tf.errors.OpError,)
+
+
 # ONNX -------------------------------------------------------------------------
 
 
@@ -193,13 +199,8 @@ def _read_litert(path: pathlib.Path, model: keras.Model) -> Predict:
 def _litert_errors() -> tuple[type[Exception], ...]:
     from tensorflow.lite.python.convert_phase import ConverterError
 
-    return (ConverterError,)
-
-
-def _tensorflow_errors() -> tuple[type[Exception], ...]:
-    import tensorflow as tf
-
-    return (tf.errors.OpError,)
+    # Keras goes by way of a SavedModel.
+    return (ConverterError, *_saved_model_errors())
 
 
 # What these share -------------------------------------------------------------
@@ -256,7 +257,7 @@ FORMATS = {
         _read_saved_model,
         tolerance=1e-5,
         backends=("tensorflow", "jax"),
-        errors=_tensorflow_errors,
+        errors=_saved_model_errors,
     ),
     # Other kernels sum in another order: rounding errors of single precision,
     # through tens of layers.
