@@ -76,7 +76,7 @@ def _anchors(page):
 
 @pytest.mark.skipif(
     keras.backend.backend() == "torch",
-    reason="Five pages show what torch does otherwise: steps_per_execution, compiled steps.",
+    reason="torch has no steps_per_execution and no compiled step, which the pages show.",
 )
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_every_block_of_a_page_does_what_the_page_says(page, tmp_path, monkeypatch):
