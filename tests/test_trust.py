@@ -202,7 +202,7 @@ def test_pickled_weights_are_not_unpickled(saved, tmp_path, trap):
     weights = io.BytesIO()
     springs = np.empty(1, object)
     springs[0] = Spring()
-    np.savez(weights, allow_pickle=True, **{"layers/dense/vars": springs})
+    np.savez(weights, allow_pickle=True, **{"__root__": springs})
 
     def edit(name, content):
         return content if name != "model.weights.h5" else None

@@ -1,0 +1,28 @@
+"""The blocks of docs/deployment.md run, one after the other."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "deployment.md"
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow writes every format"
+)
+def test_the_blocks_run_and_all_runtimes_agree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    namespace, predictions = {}, []
+    for block in blocks:
+        namespace.pop("predictions", None)
+        exec(compile(block, str(PAGE), "exec"), namespace)
+        if "predictions" in namespace:
+            predictions.append(np.asarray(namespace["predictions"]))
+    assert len(predictions) == 4
+    for other in predictions[1:]:
+        np.testing.assert_allclose(other, predictions[0], rtol=1e-4, atol=1e-5)
+    assert namespace["train_or_resume"]().optimizer.iterations == 12
