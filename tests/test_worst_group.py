@@ -25,13 +25,14 @@ def weights_of(term):
 
 
 def test_it_ends_at_the_smallest_possible_worst_error_from_batches_of_32():
-    # Oracle: SLSQP on all rows. Least squares leaves the worst group 19 % worse.
-    problem = LinearProblem((0.5, 0.3, 0.2), seed=1)
-    smallest, _ = problem.smallest_worst()
+    # Oracle: SLSQP on all rows.
+    problem = LinearProblem((0.6, 0.25, 0.15), seed=8)
+    smallest, best = problem.smallest_worst()
+    np.testing.assert_allclose(problem.means(best), smallest, rtol=1e-3)  # all three bind
 
     weights, _ = problem.train([WorstGroup(3)], epochs=50)
 
-    assert problem.means(problem.least_squares).max() > 1.1 * smallest
+    assert problem.means(problem.least_squares).max() > 1.5 * smallest
     assert problem.means(weights).max() == pytest.approx(smallest, rel=0.02)
 
 

@@ -74,6 +74,10 @@ class BoundedGroupLoss(_Constraint):
     that of the Lagrangian's addend; it is negative where a group has come to lie
     below its bound and its multiplier is still on the way down.
 
+    A bound that asks for much of a small group needs a multiplier far above 1, which
+    takes long at the default `step_size`: raise that, or give the other losses a
+    smaller weight, as only the proportion counts.
+
     If no model can meet the bounds, the multipliers grow without end while their
     ratios settle on those that make the largest ē_k / b_k smallest: see
     `<name>_multiplier_0` in the history. To minimise that in the first place, use

@@ -4,7 +4,7 @@ One compiled step (value, gradient and state) of the term alone, batches of 64 a
 1,024 rows. Time: the fastest of thirty runs of 50 steps. State: bytes of the term's
 weights. Largest: elements of the largest tensor in the step's graph.
 
-    python scaling_study.py     # the table of scaling.md; TensorFlow backend
+    python many_groups_study.py     # the table of many_groups.md; TensorFlow backend
 """
 
 from __future__ import annotations
