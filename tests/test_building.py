@@ -110,13 +110,14 @@ def test_plain_mse_trains_exactly_as_keras_itself():
     for is_ours in (False, True):
         keras.utils.set_random_seed(3)
         predictor = a_functional()
+        options = {"epochs": 3, "batch_size": 5, "shuffle": False, "verbose": 0}
         if is_ours:
             model = alk.build_training_model(predictor, "mse")
             model.compile("adam")
-            model.fit(alk.pack_inputs(model, X, Y), epochs=3, batch_size=5, verbose=0)
+            model.fit(alk.pack_inputs(model, X, Y), **options)
         else:
             predictor.compile("adam", "mse")
-            predictor.fit(X, Y, epochs=3, batch_size=5, verbose=0)
+            predictor.fit(X, Y, **options)
         weights.append(predictor.get_weights())
     for plain, ours in zip(*weights):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
