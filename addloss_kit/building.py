@@ -10,7 +10,7 @@ import keras
 from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, received
 from addloss_kit.endpoint import BoundTerm, LossEndpoint, endpoint_call, find_endpoint
-from addloss_kit.fields import Y_PRED
+from addloss_kit.fields import Y_PRED, Y_TRUE, Field, input_name
 from addloss_kit.graph import bypass, input_tensors
 from addloss_kit.linking import Linker, as_metric, prefixed
 from addloss_kit.losses import LossTerm, SymbolicLoss
@@ -80,7 +80,7 @@ def build_training_model(
     watched = _per_output(metrics, output_names, "metrics")
 
     linker = Linker(
-        outputs={prefixed(Y_PRED, o): t for o, t in zip(output_names, outputs.values())},
+        outputs={input_name(Y_PRED, o): t for o, t in zip(output_names, outputs.values())},
         features={tensor.name: tensor for tensor in graph.inputs},
         tensors=dict(tensors or {}),
         overrides=own_inputs,
@@ -97,10 +97,10 @@ def build_training_model(
             bound_terms.append(
                 BoundTerm(term, prefixed(term.name, output), factor, sources)
             )
+        target = linker.fields.get(input_name(Y_TRUE, output), Field())
         for given in watched[output]:
-            metric = as_metric(
-                given, outputs[output or next(iter(outputs))], output, chosen
-            )
+            prediction = outputs[output or next(iter(outputs))]
+            metric = as_metric(given, prediction, output, target)
             sources = linker.link(metric, output, metric.name)
             bound_metrics.append(BoundMetric(metric, sources))
     if not any(bound.weight is not None for bound in bound_terms):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from addloss_kit._checks import received
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, input_name, role_of
+from addloss_kit.graph import input_tensors
 from addloss_kit.losses import LossTerm
 
 
@@ -33,7 +33,26 @@ class Linker:
         self.fields: dict[str, Field] = {}
         self.shared: list[str] = []
         self.used_tensors: dict[str, Any] = {}
+        self._refuse_tensors_of_other_graphs()
         self._output_names = [n.removesuffix(f"_{Y_PRED}") for n in outputs if n != Y_PRED]
+
+    def _refuse_tensors_of_other_graphs(self) -> None:
+        known = {id(tensor) for tensor in self.features.values()}
+        for name, tensor in self.tensors.items():
+            if not isinstance(tensor, keras.KerasTensor):
+                raise TypeError(
+                    f"`tensors['{name}']` must be a KerasTensor of the predictor, as "
+                    "`predictor.get_layer('its_layer').output`. "
+                    f"{received(**{name: type(tensor).__name__})}"
+                )
+            others = [t.name for t in input_tensors([tensor]) if id(t) not in known]
+            if others:
+                raise ValueError(
+                    f"`tensors['{name}']` must be computed from the predictor's inputs "
+                    f"{list(self.features)}. Take it from the predictor's own graph; a "
+                    "model within it has another one. "
+                    f"{received(**{f'inputs of {name}': others})}"
+                )
 
     def link(self, consumer: Any, output: str | None, name: str) -> dict[str, str]:
         """For each argument of a term or metric, the name of what feeds it."""
@@ -71,7 +90,10 @@ class Linker:
             return argument
         if own == argument and own in self.outputs:
             return own
-        is_full_name = any(own.startswith(f"{o}_") for o in self._output_names)
+        # An output may be called `y`: its target is `y_y_true`.
+        is_full_name = own not in (Y_TRUE, Y_PRED, SAMPLE_WEIGHT) and any(
+            own.startswith(f"{o}_") for o in self._output_names
+        )
         if own != argument or is_full_name:
             return own
         return input_name(own, output)
@@ -86,7 +108,7 @@ class Linker:
     def _wish(
         self, consumer: Any, argument: str, output: str | None, source: str, name: str
     ) -> Field:
-        prediction = self.outputs.get(prefixed(Y_PRED, output))
+        prediction = self.outputs.get(input_name(Y_PRED, output))
         wish = consumer.field(argument, prediction) if hasattr(consumer, "field") else None
         if wish is None:
             wish = _metric_field(consumer, argument, prediction)
@@ -161,11 +183,18 @@ def _metric_field(metric: Any, argument: str, prediction: Any) -> Field:
     return Field()
 
 
-def as_metric(given: Any, prediction: Any, output: str | None, losses: dict) -> Any:
-    """The metric, under the name that the history shows: a string as it was given."""
+def as_metric(given: Any, prediction: Any, output: str | None, target: Field) -> Any:
+    """The metric, under the name that the history shows: a string as it was given.
+
+    Args:
+        given: What a person has passed: a name, a Keras metric, a function.
+        prediction: The KerasTensor that it watches.
+        output: Name of the output, `None` where there is only one.
+        target: What the losses want the target of this output to be.
+    """
     name = given if isinstance(given, str) else None
     if name in ("accuracy", "acc"):
-        given = _accuracy(prediction, losses[output])
+        given = _accuracy(prediction, target)
     if not isinstance(given, keras.metrics.Metric):
         given = keras.metrics.get(given)
         given = given() if isinstance(given, type) else given
@@ -178,12 +207,12 @@ def as_metric(given: Any, prediction: Any, output: str | None, losses: dict) -> 
     return type(given).from_config({**given.get_config(), "name": name})
 
 
-def _accuracy(prediction: Any, losses: Sequence) -> Any:
-    """The accuracy that fits, as Keras's `compile` chooses it."""
+def _accuracy(prediction: Any, target: Field) -> Any:
+    """The accuracy that fits, as Keras's `compile` chooses it: by the shapes."""
     if prediction.shape[-1] == 1:
         return keras.metrics.BinaryAccuracy(name="accuracy")
-    names = " ".join(str(getattr(x, "name", x)) for x in losses).lower()
-    if "sparse" in names:
+    shape = tuple(prediction.shape[1:])
+    if target.shape in (shape[:-1], (*shape[:-1], 1)):
         return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     return keras.metrics.CategoricalAccuracy(name="accuracy")
 

@@ -539,6 +539,22 @@ def test_a_tensor_that_no_loss_takes_is_refused():
         alk.build_training_model(predictor, "mse", tensors=tensors)
 
 
+def test_a_tensor_of_another_graph_is_refused():
+    inner = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(4)])
+    x = keras.Input((FEATURES,), name="x")
+    predictor = keras.Model(x, keras.layers.Dense(2)(inner(x)))
+
+    def size(features):
+        return ops.mean(ops.square(features), axis=-1)
+
+    with pytest.raises(ValueError, match=r"`tensors\['features'\]` must be computed from"):
+        alk.build_training_model(
+            predictor, ["mse", size], tensors={"features": inner.outputs[0]}
+        )
+    with pytest.raises(TypeError, match=r"`tensors\['features'\]` must be a KerasTensor"):
+        alk.build_training_model(predictor, ["mse", size], tensors={"features": "dense"})
+
+
 def test_inputs_that_no_loss_takes_are_refused():
     with pytest.raises(ValueError, match=r"`inputs=` names \['dleta'\].*\['y_true'\]"):
         alk.build_training_model(_predictor(), "mse", inputs={"dleta": keras.Input(())})

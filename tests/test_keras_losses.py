@@ -293,6 +293,27 @@ def test_integer_class_targets_are_declared_as_integers(rng):
         assert (field.shape, field.dtype) == ((), "int32")
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.SparseCategoricalCrossentropy(name="mine"),
+        losses.CategoricalGeneralizedCrossEntropy(),
+        KerasLoss("sparse_categorical_crossentropy", name="mine"),
+        losses.sparse_categorical_crossentropy,
+    ],
+    ids=["named", "generalized", "term", "function"],
+)
+def test_accuracy_is_chosen_by_the_target_not_by_a_name(loss, rng):
+    predictor, x, y = _problem(rng, CLASS)
+    model = alk.build_training_model(predictor, loss, metrics=["accuracy"])
+    model.compile(run_eagerly=keras.backend.backend() != "jax")
+
+    logs = model.evaluate(alk.pack_inputs(model, x, y), verbose=0, return_dict=True)
+
+    expected = np.mean(predictor.predict(x, verbose=0).argmax(axis=1) == y)
+    assert logs["accuracy"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_name_that_a_person_gives_a_loss_does_not_change_its_target(rng):
     predictor, _, _ = _problem(rng, NUMBERS)
     loss = losses.MeanSquaredError(name="sparse_ctc")

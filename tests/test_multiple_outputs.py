@@ -330,6 +330,23 @@ def test_training_ends_where_compile_does(arrays):
     np.testing.assert_allclose(ours, theirs.history["loss"], rtol=1e-5)
 
 
+def test_an_output_may_be_called_y(arrays):
+    x = keras.Input((3,), name="house")
+    outputs = {"y": keras.layers.Dense(1)(x), "z": keras.layers.Dense(1)(x)}
+    predictor = keras.Model(x, outputs)
+    model = alk.build_training_model(predictor, {"y": "mse", "z": "mae"})
+    targets = {"y": arrays["price"], "z": 2 * arrays["price"]}
+
+    logs = _evaluate(model, alk.pack_inputs(model, arrays["house"], targets))
+
+    assert [t.name for t in model.inputs] == ["house", "y_y_true", "z_y_true"]
+    predictor.compile(loss={"y": "mse", "z": "mae"})
+    expected = predictor.evaluate(
+        arrays["house"], targets, batch_size=ROWS, verbose=0, return_dict=True
+    )
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+
+
 def test_outputs_of_one_layer_are_numbered(arrays):
     x = keras.Input((3,), name="house")
     left, right = keras.ops.split(keras.layers.Dense(2)(x), 2, axis=-1)
