@@ -62,7 +62,8 @@ class RunningTotals:
         rows = totals["rows"]
         # A batch without rows says nothing, so nothing decays.
         dtype = self.error.dtype
-        momentum = ops.cast(self.momentum, dtype)  # in full: `where` makes it float32
+        # Not `cast`, nor `where` alone: both make a Python number float32 first.
+        momentum = ops.convert_to_tensor(self.momentum, dtype)
         keep = ops.where(rows > 0, momentum, ops.ones_like(momentum))
         values = {
             "error": self._decay(

@@ -169,7 +169,10 @@ def table(steps, batches=BATCHES, **options):
 
 
 def check():
-    """Hold `step` against `losses.GroupGap` on the same batches."""
+    """Hold `step` against `losses.GroupGap` on the same batches, in double precision.
+
+    JAX has that only with `JAX_ENABLE_X64=1`.
+    """
     import keras
 
     from addloss_kit.losses import GroupGap
