@@ -242,20 +242,16 @@ def test_sparse_labels_per_step_have_the_shape_of_the_steps(rng):
     assert value == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_classes_may_lie_on_another_axis(rng, tmp_path):
-    # (rows, classes, pixels): the classes come first, as in torch.
-    loss = losses.SparseCategoricalCrossentropy(axis=1, from_logits=True)
-    predictor, x, _ = _problem(rng, CLASS_LOGITS, (CLASSES, 6))
-    y = rng.integers(0, CLASSES, (ROWS, 6))
-    model = alk.build_training_model(predictor, loss)
-    packed = alk.pack_inputs(model, x, y)
-    reloaded = _saved_and_loaded(model, tmp_path)
+def test_the_classes_may_lie_on_another_axis():
+    # (rows, classes, pixels), as in torch. Keras's own kernels know axis=-1 only as
+    # yet, so this is what the kit does about it: the target, and the saved axis.
+    term = KerasLoss(losses.SparseCategoricalCrossentropy(axis=1))
 
-    assert model.training_fields["y_true"].shape == (6,)
-    assert reloaded.endpoint.terms[0].error.loss._fn_kwargs["axis"] == 1
-    if keras.backend.backend() == "jax":  # the others' kernels know axis=-1 only
-        expected = _by_keras(predictor, loss, x, y)
-        assert _by_kit(reloaded, packed) == pytest.approx(expected, rel=1e-6)
+    field = term.field("y_true", keras.KerasTensor((None, CLASSES, 6)))
+    again = KerasLoss.from_config(term.get_config())
+
+    assert field.shape == (6,)
+    assert again.error.loss._fn_kwargs["axis"] == 1
 
 
 def test_ignored_classes_do_not_count_in_the_mean_per_step(rng):
@@ -328,13 +324,13 @@ def test_inputs_override_the_shape_and_dtype_of_the_target(rng):
     model = alk.build_training_model(
         predictor,
         "sparse_categorical_crossentropy",
-        inputs={"y_true": keras.Input((1,), dtype="int64")},
+        inputs={"y_true": keras.Input((1,), dtype="int16")},
     )
 
     value = _by_kit(model, alk.pack_inputs(model, x, y))
 
     field = model.training_fields["y_true"]
-    assert (field.shape, field.dtype) == ((1,), "int64")
+    assert (field.shape, field.dtype) == ((1,), "int16")
     expected = _by_keras(predictor, "sparse_categorical_crossentropy", x, y)
     assert value == pytest.approx(expected, rel=1e-6)
 
