@@ -136,10 +136,9 @@ def _dataset(
     order: Any,
     seed: int,
 ) -> Any:
-    """Batches of the rows `order(seed pair)[:drawn]`."""
+    """Batches of the rows `order((seed, epoch))[:drawn]`."""
     import tensorflow as tf
 
-    last = (steps - 1) * batch_size
     # A static batch size wherever there is one: XLA then compiles once.
     static = batch_size if drawn % batch_size == 0 else None
     # On the CPU, where the input pipeline runs, also where there is an accelerator.
@@ -147,28 +146,29 @@ def _dataset(
         tensors = {name: tf.constant(array) for name, array in arrays.items()}
         passes = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-        def one_pass(start: Any) -> Any:
-            epoch = passes + start
-            rows = order(tf.stack([tf.constant(seed, tf.int64), epoch]))[:drawn]
+        def draw() -> Any:
+            return order(tf.stack([tf.constant(seed, tf.int64), passes.read_value()]))
 
-            def gather(low: Any) -> dict:
-                # Gathering the whole epoch at once instead was no faster, and would
-                # hold the data twice.
-                chosen = tf.ensure_shape(rows[low : low + batch_size], (static,))
-                return {name: tf.gather(t, chosen) for name, t in tensors.items()}
+        def count_pass() -> Any:
+            return passes.assign_add(1).op
 
-            def gather_last(low: Any) -> dict:
-                # The pass counts when its last batch is drawn, not before: a look at
-                # the first batch, or an iterator that Keras makes and then does not
-                # use, must not change the order of the next epoch.
-                with tf.control_dependencies([passes.assign(epoch + 1)]):
-                    return gather(tf.identity(low))
+        def batch(rows: Any, step: Any) -> tuple[Any, dict]:
+            # The order is what the scan carries: drawn at the first step of a pass.
+            rows = tf.cond(step == 0, draw, lambda: rows)
+            rows.set_shape((None,))
+            # The pass counts when its last batch is drawn, not before: a look at the
+            # first batch, or an iterator that Keras makes and then does not use, must
+            # not change the order of the next epoch.
+            tf.cond(step == steps - 1, count_pass, tf.no_op)
+            # Gathering the whole epoch at once instead was no faster, and would hold
+            # the data twice.
+            low = step * batch_size
+            high = tf.minimum(low + batch_size, drawn)
+            chosen = tf.ensure_shape(rows[low:high], (static,))
+            return rows, {name: tf.gather(t, chosen) for name, t in tensors.items()}
 
-            body = tf.data.Dataset.range(0, last, batch_size).map(gather)
-            end = tf.data.Dataset.from_tensors(np.int64(last)).map(gather_last)
-            return body.concatenate(end)
-
-        batches = tf.data.Dataset.from_tensors(np.int64(0)).flat_map(one_pass)
+        no_rows = tf.zeros((0,), tf.int64)
+        batches = tf.data.Dataset.range(steps).scan(no_rows, batch)
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         dataset = counted.prefetch(tf.data.AUTOTUNE)
     dataset.set_epoch = passes.assign
@@ -194,9 +194,9 @@ def _shuffled(count: int) -> Any:
 class _BalancedPlan:
     """How many rows of each group a batch holds, and which.
 
-    The rows stand group by group, each group's as often as an epoch may need them.
-    One such repetition is a cycle. An order sorts every cycle by chance; slot `j` of
-    group `k` in batch `t` takes row `t * quota[k] + j` of the group.
+    An epoch sorts the rows by group, and by chance within; slot `j` of group `k` in
+    batch `t` takes row `t * quota[k] + j` of the group, from the start again where
+    the group ends.
     """
 
     def __init__(
@@ -219,30 +219,27 @@ class _BalancedPlan:
         wanted = _shares(shares, present, sizes)
         quota = _quotas(wanted, batch_size)
         self._factor = (sizes / sizes.sum()) / (quota / batch_size)
-        cycles = -(-steps * quota // sizes)
-        by_group = np.split(np.argsort(self._member, kind="stable"), np.cumsum(sizes)[:-1])
-        self._rows = np.concatenate([np.tile(r, n) for r, n in zip(by_group, cycles)])
-        self._cycle_sizes = np.repeat(sizes, cycles)
-        begin = np.cumsum(cycles * sizes) - cycles * sizes
         group = np.repeat(np.arange(len(quota)), quota)
         within = np.concatenate([np.arange(n) for n in quota])
         # Spread evenly over the batch, so that each replica's part of it has them all.
         spread = np.argsort((within + 0.5) / quota[group], kind="stable")
-        self._first = (begin[group] + within)[spread]
-        self._stride = quota[group][spread]
+        group, within = group[spread], within[spread]
+        self._within, self._quota, self._sizes = within, quota[group], sizes[group]
+        self._begin = (np.cumsum(sizes) - sizes)[group]
         self._steps = steps
 
     def order(self, seed: Any) -> Any:
         """The rows of an epoch, batch after batch."""
         import tensorflow as tf
 
-        cycle = tf.repeat(tf.range(len(self._cycle_sizes)), self._cycle_sizes)
-        noise = tf.random.stateless_uniform(tf.shape(cycle), seed, dtype=tf.float64)
-        by_chance = tf.argsort(tf.cast(cycle, tf.float64) + noise)
-        step = tf.range(self._steps, dtype=tf.int64)
-        slots = self._first[None, :] + step[:, None] * self._stride[None, :]
-        drawn = tf.gather(by_chance, tf.reshape(slots, (-1,)))
-        return tf.gather(tf.constant(self._rows, tf.int64), drawn)
+        # Beside the graph, in which it would be copied with every iterator.
+        with tf.init_scope(), tf.device("/CPU:0"):
+            member = tf.constant(self._member, tf.float64)
+        noise = tf.random.stateless_uniform(tf.shape(member), seed, dtype=tf.float64)
+        rows = tf.argsort(member + noise)
+        step = tf.range(self._steps, dtype=tf.int64)[:, None]
+        place = self._begin + (step * self._quota + self._within) % self._sizes
+        return tf.cast(tf.gather(rows, tf.reshape(place, (-1,))), tf.int64)
 
     def undo(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays with every sample weight times its group's factor."""
