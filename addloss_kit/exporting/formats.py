@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib.util
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -115,7 +116,9 @@ def _read_keras(path: pathlib.Path, model: keras.Model) -> Predict:
 
 def _write_saved_model(model: keras.Model, path: pathlib.Path) -> None:
     model = _served(model)
-    model.export(path, "tf_saved_model", verbose=False, input_signature=_signature(model))
+    signature = _signature(model)
+    with _no_call_stacks():
+        model.export(path, "tf_saved_model", verbose=False, input_signature=signature)
 
 
 def _read_saved_model(path: pathlib.Path, model: keras.Model) -> Predict:
@@ -124,6 +127,23 @@ def _read_saved_model(path: pathlib.Path, model: keras.Model) -> Predict:
     model = _served(model)
     loaded = tf.saved_model.load(str(path))
     return lambda rows: keras.tree.flatten(loaded.serve(pack(rows, model, tf.constant)))
+
+
+@contextlib.contextmanager
+def _no_call_stacks() -> Iterator[None]:
+    """Keep JAX from writing the paths of this machine's source files into the graph."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    name = "jax_traceback_in_locations_limit"
+    former = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, former)
 
 
 def _saved_model_errors() -> tuple[type[Exception], ...]:
