@@ -115,7 +115,8 @@ def test_the_wrapper_of_the_recipe_is_the_residual_norm_over_the_batch(data):
     y_pred = predictor.predict(x, batch_size=ROWS, verbose=0).astype("float64")
     shared = weight[0].astype("float64")
     norm = np.sqrt(np.sum(shared * np.square(y - y_pred)))
-    assert loss == pytest.approx(norm / (shared.sum() * ROWS), rel=1e-6)
+    # Single precision on both sides: 2e-6 was seen on torch.
+    assert loss == pytest.approx(norm / (shared.sum() * ROWS), rel=1e-5)
 
 
 def test_the_class_version_gives_0_8():
