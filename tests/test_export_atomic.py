@@ -68,7 +68,7 @@ def test_a_failed_comparison_leaves_the_former_export(name, tmp_path, monkeypatc
 
     def off_by_one(path, model):
         predict = chosen.read(path, model)
-        return lambda rows: [np.asarray(y) + 1 for y in predict(rows)]
+        return lambda rows: [keras.ops.convert_to_numpy(y) + 1 for y in predict(rows)]
 
     broken = dataclasses.replace(chosen, read=off_by_one)
     monkeypatch.setitem(formats.FORMATS, name, broken)

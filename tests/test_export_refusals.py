@@ -218,7 +218,7 @@ def test_a_predictor_that_draws_at_random_cannot_be_compared(tmp_path):
 def test_predictions_that_differ_are_refused_with_the_difference(tmp_path, monkeypatch):
     def off_by_a_thousandth(path, model):
         predict = chosen.read(path, model)
-        return lambda rows: [np.asarray(y) * 1.001 for y in predict(rows)]
+        return lambda rows: [keras.ops.convert_to_numpy(y) * 1.001 for y in predict(rows)]
 
     chosen = formats.FORMATS["keras"]
     broken = dataclasses.replace(chosen, read=off_by_a_thousandth)
