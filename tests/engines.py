@@ -6,6 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+# Many small steps as one call, where Keras can: it refuses more than 1 on torch.
+STEPS_PER_EXECUTION = 1 if keras.backend.backend() == "torch" else 25
+
 
 def as_numpy(x):
     """A tensor of any backend as a NumPy array."""

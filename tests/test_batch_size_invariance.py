@@ -1,5 +1,6 @@
 """Batches of 16 rows lead where all rows at once lead: what running totals are for."""
 
+import engines
 import keras
 import numpy as np
 import pytest
@@ -48,7 +49,9 @@ def train(x, y, ids, num_groups, *, batch_size, epochs, learning_rate, momentum=
     )
     steps = epochs * ROWS // batch_size
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(keras.optimizers.Adam(schedule), steps_per_execution=50)
+    model.compile(
+        keras.optimizers.Adam(schedule), steps_per_execution=engines.STEPS_PER_EXECUTION
+    )
     # All epochs as one, each in an order of its own: an epoch costs time by itself.
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(ROWS) for _ in range(epochs)])

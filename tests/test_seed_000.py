@@ -1,5 +1,6 @@
 """A recipe of the gap between two groups' MSE, on its own data: 20,000 rows."""
 
+import engines
 import keras
 import numpy as np
 import pytest
@@ -51,7 +52,10 @@ def test_training_on_the_gap_generalises_and_keeps_the_best_weights(parts):
         predictor, GroupGap(2), metrics=alk.metrics.GroupGap(2, distance="absolute")
     )
     is_torch = keras.backend.backend() == "torch"  # it has one step per execution
-    model.compile(keras.optimizers.Adam(1e-3), steps_per_execution=1 if is_torch else 25)
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        steps_per_execution=engines.STEPS_PER_EXECUTION if is_torch else 25,
+    )
     packed = {
         name: alk.pack_inputs(model, x, y, group_ids=ids)
         for name, (x, y, ids) in parts.items()

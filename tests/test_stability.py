@@ -1,5 +1,6 @@
 """The running totals where they could blow up: no order of rows, no rarity does it."""
 
+import engines
 import keras
 import numpy as np
 import pytest
@@ -36,7 +37,9 @@ def test_training_never_leaps_above_its_start_and_ends_far_below(order, minority
     layer = keras.layers.Dense(1, kernel_initializer="zeros")
     predictor = keras.Sequential([keras.Input((5,)), layer])
     model = alk.build_training_model(predictor, ["mse", GroupGap(2)])
-    model.compile(keras.optimizers.SGD(0.01), steps_per_execution=25)
+    model.compile(
+        keras.optimizers.SGD(0.01), steps_per_execution=engines.STEPS_PER_EXECUTION
+    )
     values = [objective(*layer.get_weights(), x, y, ids)]
 
     def measure(epoch, logs):
@@ -87,7 +90,9 @@ def test_a_group_that_comes_back_after_a_long_absence_does_not_leap(rng):
     layer = keras.layers.Dense(1, kernel_initializer="zeros")
     predictor = keras.Sequential([keras.Input((5,)), layer])
     model = alk.build_training_model(predictor, GroupGap(2, momentum=0.99))
-    model.compile(keras.optimizers.SGD(0.01), steps_per_execution=25)
+    model.compile(
+        keras.optimizers.SGD(0.01), steps_per_execution=engines.STEPS_PER_EXECUTION
+    )
     packed = alk.pack_inputs(model, x[order], y[order], group_ids=ids[order])
     until = {name: a[:-16] for name, a in packed.items()}
     last = {name: a[-16:] for name, a in packed.items()}
