@@ -125,7 +125,7 @@ def test_a_metric_on_another_attribute_is_named_after_it():
     assert GroupError(2, group_ids="sex").name == "sex_group_error"
 
 
-def test_the_sum_of_steps_without_a_mask_is_the_mean_of_those_left():
+def test_a_masked_step_does_not_count():
     metric = GroupError(1)
     y_true, y_pred = [[[0.0], [0.0]]], [[[1.0], [3.0]]]
     metric.update_state(y_true, y_pred, [0], mask=[[True, False]])
