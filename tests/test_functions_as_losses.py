@@ -382,7 +382,7 @@ class PerClass(keras.losses.Loss):
         self.factors = np.asarray(factors, "float32")
 
     def call(self, y_true, y_pred):
-        return ops.mean(ops.square(y_true - y_pred) * self.factors, axis=-1)
+        return ops.mean(ops.square(y_true - y_pred) * ops.array(self.factors), axis=-1)
 
 
 @registered
