@@ -19,7 +19,7 @@ FLOORS = (
     ("_version", "_checks", "fields"),
     ("functional", "distribution", "atomic", "data"),
     ("errors",),
-    ("losses", "metrics", "term_means"),
+    ("losses", "metrics"),
     ("endpoint", "graph", "resumable", "training_model", "loading"),
     ("linking", "predictor_graph"),
     ("building", "exporting"),
