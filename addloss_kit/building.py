@@ -14,6 +14,7 @@ from addloss_kit.fields import Y_PRED, Y_TRUE, Field, input_name
 from addloss_kit.graph import bypass, input_tensors
 from addloss_kit.linking import Linker, as_metric, prefixed
 from addloss_kit.losses import LossTerm, SymbolicLoss
+from addloss_kit.pairing import refuse_outer_products
 from addloss_kit.predictor_graph import predictor_graph
 from addloss_kit.training_model import BoundMetric, TrainingModel
 
@@ -264,6 +265,9 @@ def _assemble(
     """
     _refuse_duplicates([b.name for b in bound_terms], "losses")
     _refuse_duplicates([b.metric.name for b in bound_metrics], "metrics")
+    named = {**arguments, **dict(zip(prediction_names, predictions))}
+    for bound in bound_terms:
+        refuse_outer_products(bound, named)
     is_double = any(
         keras.backend.standardize_dtype(t.dtype) == "float64" for t in predictions
     )

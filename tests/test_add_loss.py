@@ -358,6 +358,15 @@ def test_a_value_that_is_not_scalar_is_refused_with_the_remedy():
         alk.add_loss(model, ops.square(true - pred))
 
 
+def test_rows_that_meet_all_other_rows_are_refused_with_the_remedy():
+    x, weight = keras.Input((3,), name="x"), keras.Input((), name="weight")
+    y_pred = keras.layers.Dense(1)(x)
+    model = keras.Model([x, weight], y_pred)
+
+    with pytest.raises(ValueError, match=r"computed from \['weight'\].*x\[:, 0\]"):
+        alk.add_loss(model, ops.mean(weight * ops.square(y_pred)))
+
+
 def test_an_input_that_the_model_lacks_is_refused_with_the_remedy():
     inp, true = keras.Input((3,), name="x"), keras.Input((1,), name="true")
     pred = keras.layers.Dense(1)(inp)

@@ -21,7 +21,7 @@ FLOORS = (
     ("errors",),
     ("losses", "metrics"),
     ("endpoint", "graph", "resumable", "training_model", "loading"),
-    ("linking", "predictor_graph"),
+    ("linking", "pairing", "predictor_graph"),
     ("building", "exporting"),
     ("reports",),
     ("demo",),

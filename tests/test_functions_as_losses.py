@@ -207,6 +207,35 @@ def test_rows_that_would_meet_all_other_rows_are_refused():
         alk.build_training_model(_predictor(1), elementwise)
 
 
+def test_rows_that_meet_all_other_rows_before_a_mean_are_refused():
+    def reduced(y_true, y_pred, delta):
+        return ops.mean(ops.square(y_true - y_pred) * ops.exp(delta))
+
+    with pytest.raises(ValueError, match="compares each row with all others.*delta"):
+        alk.build_training_model(_predictor(1), reduced)
+
+    column = {"delta": keras.Input((1,), name="delta")}
+    model = alk.build_training_model(_predictor(1), reduced, inputs=column)
+    assert model.training_fields["delta"].shape == (1,)
+
+
+def test_pairs_of_rows_that_are_meant_are_not_refused(arrays):
+    x, y, _ = arrays
+
+    def spread(y_true, y_pred):
+        error = (y_true - y_pred)[:, 0]
+        return ops.mean(ops.square(error[:, None] - error[None, :]))
+
+    predictor = _predictor(1)
+    model = alk.build_training_model(predictor, spread)
+    model.compile()
+
+    logs = _evaluate(model, alk.pack_inputs(model, x, y[:, :1]))
+
+    error = y[:, 0] - predictor.predict(x, verbose=0)[:, 0]
+    assert logs["loss"] == pytest.approx(2 * error.var(), rel=1e-5)
+
+
 # Weights -------------------------------------------------------------------------
 
 

@@ -123,19 +123,21 @@ class FunctionLoss(LossTerm):
             if name not in own
         ]
 
+    def call_function(self, arguments: dict) -> Any:
+        """What the function returns for arguments by name, as it stands."""
+        given = {p.name: arguments[p.name] for p in self._takes if p.name in arguments}
+        if "mask" in {p.name for p in self._takes}:
+            given.setdefault("mask", None)
+        if Y_TRUE in given and Y_PRED in given:
+            y_true, y_pred = given[Y_TRUE], given[Y_PRED]
+            if "float" in keras.backend.standardize_dtype(y_true.dtype):
+                given[Y_TRUE] = as_keras_target(y_true, y_pred)
+        places = [p.name for p in self._takes if p.kind == p.POSITIONAL_ONLY]
+        return self.function(*[given.pop(name) for name in places], **given)
+
     def totals(self, **arguments):
         own = {p.name for p in self._takes}
-        if Y_TRUE in arguments and Y_PRED in arguments:
-            y_true, y_pred = arguments[Y_TRUE], arguments[Y_PRED]
-            if "float" in keras.backend.standardize_dtype(y_true.dtype):
-                arguments[Y_TRUE] = as_keras_target(y_true, y_pred)
-        if "mask" in own:
-            arguments.setdefault("mask", None)
-        by_place = [arguments[p.name] for p in self._takes if p.kind == p.POSITIONAL_ONLY]
-        own -= {p.name for p in self._takes if p.kind == p.POSITIONAL_ONLY}
-        values = self.function(
-            *by_place, **{k: v for k, v in arguments.items() if k in own}
-        )
+        values = self.call_function(arguments)
         if values is None or isinstance(values, (dict, list, tuple)):
             raise TypeError(
                 f"`{self.name}` must return a scalar or a value per row. For several "

@@ -22,7 +22,7 @@ class GroupComparison:
     its change is beyond noise, jointly over all groups.
 
     *Levelling down* is a gap that closed only because a group with the smaller
-    error got worse: the group that was worst before did not gain.
+    error got worse: the group that was worst before did not clearly gain.
 
     Args:
         before, after: Reports of the same error and the same groups.
@@ -158,8 +158,8 @@ class GroupComparison:
         notes = []
         if self.is_levelling_down:
             notes.append(
-                "Levelling down: the gap closed only because groups with smaller errors "
-                "got worse; the group that was worst did not gain."
+                "Levelling down: the gap closed, groups with smaller errors clearly got "
+                "worse, and the group that was worst did not clearly gain."
             )
         kind = "paired rows" if self.is_paired else "two samples"
         notes.append(
