@@ -124,7 +124,9 @@ class LossEndpoint(keras.layers.Layer):
             values[bound.name] = value
             for name, state in bound.term.watched().items():
                 values[f"{bound.name}_{name}"] = state
-            if bound.weight is not None:
+            if bound.weight == 1.0:
+                losses.append(value)
+            elif bound.weight is not None:
                 losses.append(ops.cast(bound.weight, value.dtype) * value)
         self._values = values
         for loss in losses:

@@ -18,6 +18,7 @@ from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.graph import input_tensors
 from addloss_kit.resumable import ResumableModel
+from addloss_kit.term_means import TermMeans
 
 
 @dataclasses.dataclass
@@ -89,10 +90,10 @@ class TrainingModel(ResumableModel):
         self.graph_metrics = [bound.metric for bound in self._bound_metrics]
         # `loss` is Keras's, and a good name for a person's function all the same.
         taken = {"loss", *(metric.name for metric in self.graph_metrics)}
-        self.term_trackers = [
-            keras.metrics.Mean(name=f"{name}_loss" if name in taken else name)
-            for name in _logged_names(endpoint)
-        ]
+        logged = _logged_names(endpoint)
+        self.term_means = TermMeans(
+            [f"{name}_loss" if name in taken else name for name in logged], name="terms"
+        )
         separate_losses(self)
 
     # What the model is made of ------------------------------------------------
@@ -147,8 +148,8 @@ class TrainingModel(ResumableModel):
         # As Keras does for `loss`: a partial batch counts by its rows.
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         values = self.endpoint.values
-        for name, tracker in zip(_logged_names(self.endpoint), self.term_trackers):
-            tracker.update_state(values[name], sample_weight=rows)
+        named = _logged_names(self.endpoint)
+        self.term_means.update_state([values[name] for name in named], rows)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -223,6 +224,9 @@ class TrainingModel(ResumableModel):
             # A dataset has an order of its own; Keras warns of its own default.
             given["shuffle"] = False
         if hasattr(x, "set_epoch"):
+            # A pass is an epoch. Where Keras has to find that out it makes a second
+            # iterator in each epoch, for nothing.
+            given.setdefault("steps_per_epoch", int(x.cardinality()))
             given["callbacks"] = _with_callback(given.get("callbacks"), FollowEpoch(x))
         return super().fit(**given)
 

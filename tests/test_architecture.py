@@ -19,7 +19,7 @@ FLOORS = (
     ("_version", "_checks", "fields"),
     ("functional", "distribution", "atomic", "data"),
     ("errors",),
-    ("losses", "metrics"),
+    ("losses", "metrics", "term_means"),
     ("endpoint", "graph", "resumable", "training_model", "loading"),
     ("linking", "pairing", "predictor_graph"),
     ("building", "exporting"),

@@ -1,7 +1,7 @@
 """Every code block of the recipes and of the migration page runs, and says what it shows.
 
-In a page, the blocks fenced as `python` run in order in one namespace. After the word
-`python` a fence may say:
+In a page, the blocks fenced as `python` run in order in one namespace. A comment on the
+line before a fence, as `<!-- raises=TypeError -->`, may say:
 
 - `raises=NotImplementedError`: the block must raise exactly that. It shows what today's
   Keras refuses; the day that Keras takes it, the page is out of date.
@@ -26,7 +26,9 @@ RECIPES = sorted((DOCS / "recipes").glob("*.md"))
 INDEX = DOCS / "recipes" / "index.md"
 RUNNABLE = [*(page for page in RECIPES if page != INDEX), DOCS / "migration.md"]
 
-_FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?:<!-- ([^\n]*) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -44,11 +46,11 @@ def _blocks(page):
     text = page.read_text(encoding="utf-8")
     fences = list(_FENCE.finditer(text))
     for fence, follower in zip(fences, [*fences[1:], None]):
-        if fence[1] != "python":
+        if fence[2] != "python":
             continue
-        options = dict(option.split("=") for option in fence[2].split())
+        options = dict(option.split("=") for option in (fence[1] or "").split())
         output = ""
-        if follower is not None and follower[1] == "text":
+        if follower is not None and follower[2] == "text":
             between = text[fence.end() : follower.start()]
             output = follower[3] if not between.strip() else ""
         yield Block(fence[3], options, output, text.count("\n", 0, fence.start()) + 1)

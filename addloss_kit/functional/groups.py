@@ -57,9 +57,10 @@ def group_totals(error, group_ids, sample_weight=None, *, num_groups):
     # group are summed in a segment of their own, which is cut off.
     is_known = ops.logical_and(group_ids >= 0, group_ids < num_groups)
     segments = ops.where(is_known, group_ids, ops.full_like(group_ids, num_groups))
-    pair = ops.stack([weight * error, weight], axis=-1)
-    totals = ops.segment_sum(pair, segments, num_segments=num_groups + 1)
-    return totals[:num_groups, 0], totals[:num_groups, 1]
+    # Two sums of vectors took a third of the time of one sum of pairs, on the CPU.
+    errors = ops.segment_sum(weight * error, segments, num_segments=num_groups + 1)
+    weights = ops.segment_sum(weight, segments, num_segments=num_groups + 1)
+    return errors[:num_groups], weights[:num_groups]
 
 
 def group_means(error_totals, weight_totals):
@@ -138,8 +139,9 @@ def group_gap(
         offset = ops.square(offset) if distance == "squared" else ops.abs(offset)
         return ops.divide_no_nan(ops.sum(present * offset), count)
     if distance == "squared":
-        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pair need be formed.
-        center = ops.divide_no_nan(ops.sum(present * means), count)
+        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pair need be formed; and as
+        # Σ (m_k − m̄) = 0, nothing flows through the center.
+        center = ops.stop_gradient(ops.divide_no_nan(ops.sum(present * means), count))
         squares = ops.sum(present * ops.square(means - center))
         return ops.divide_no_nan(2.0 * squares, count - 1.0) * _flag(count > 1, means)
     # Σ_{j<k} |m_j − m_k| = Σ_i (2i − n + 1)·m_(i) over the sorted means.

@@ -213,6 +213,8 @@ def reduction_totals(values, sample_weight, mask, reduction, term, arguments):
         if reduction == "sum":
             return values, ops.ones_like(values)
         return _scalar_totals(values, arguments)
+    if sample_weight is None and mask is None:
+        return ops.sum(values), ops.cast(ops.size(values), values.dtype)
     ones = ops.ones_like(values)
     weight = ones if sample_weight is None else align_weight(sample_weight, values) * ones
     # A mask of more axes than the losses has been used up inside the loss (CTC).
