@@ -24,7 +24,10 @@ def flat(batches):
     return [row for batch in batches for row in batch]
 
 
-@pytest.mark.parametrize("rows, batch_size", [(1, 1), (7, 7), (7, 9), (100, 8), (96, 8)])
+@pytest.mark.parametrize(
+    "rows, batch_size",
+    [(1, 1), (7, 7), (7, 9), (100, 8), (96, 8), (1600, 8), (1003, 4)],
+)
 def test_every_epoch_has_every_row_once(rows, batch_size):
     inputs = {"x": np.arange(rows), "y_true": np.arange(rows)[:, None] * 2.0}
     dataset = alk.make_dataset(inputs, batch_size, seed=0)
@@ -67,8 +70,9 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert rows_of(alk.make_dataset(inputs, 8, seed=4)) != epochs[0]
 
 
-def test_a_look_at_the_first_batch_does_not_change_the_order():
-    dataset = alk.make_dataset({"x": np.arange(5000)}, 8, seed=3)
+@pytest.mark.parametrize("rows", [16, 5000])
+def test_a_look_at_the_first_batch_does_not_change_the_order(rows):
+    dataset = alk.make_dataset({"x": np.arange(rows)}, 8, seed=3)
     first = next(iter(dataset))["x"].numpy().tolist()
     assert rows_of(dataset)[0] == first
 
@@ -149,6 +153,21 @@ def test_a_second_fit_goes_on_where_the_first_ended(rng):
     model.fit(dataset, epochs=2, verbose=0, callbacks=[Watch()])
     model.fit(dataset, epochs=1, verbose=0, callbacks=Watch())
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="torch has no steps_per_execution."
+)
+@pytest.mark.parametrize("steps_per_execution", [3, 64])
+def test_an_epoch_of_fit_is_one_pass(rng, steps_per_execution):
+    model, packed = model_and_data(rng)
+    # A step size of 0: the mean over the epoch is that over its rows.
+    model.compile(keras.optimizers.SGD(0.0), steps_per_execution=steps_per_execution)
+    wanted = model.evaluate(packed, batch_size=50, verbose=0, return_dict=True)["mse"]
+    dataset = alk.make_dataset(packed, 16, seed=1)
+    history = model.fit(dataset, epochs=3, verbose=0).history
+    assert history["mse"] == pytest.approx([wanted] * 3, rel=1e-5)
+    assert int(dataset.set_epoch.__self__.numpy()) == 3
 
 
 # Balancing --------------------------------------------------------------------------

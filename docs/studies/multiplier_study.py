@@ -295,6 +295,34 @@ def worst_groups():
         print(f"| {rule} | {step:g} |", " | ".join(cells), "|", flush=True)
 
 
+def hard_bounds():
+    """The table of bounds with next to no room: percent off, range over four orders.
+
+    (a) the largest error at or below the smallest possible, the MSE at weight 1: by
+    how much it ends above; (b) the gap at or below a tenth of that of least squares:
+    by how much it ends above, in percent of that bound and of the mean error.
+    """
+    print("| problem | steps | (a) error above | (b) gap above | of the error |")
+    print("|---|---:|---:|---:|---:|")
+    for seed, shares in enumerate(SHARES):
+        problem = Problem(shares, 1.0, seed)
+        smallest = problem.smallest_worst()[0]
+        narrow = 0.1 * np.ptp(problem.means(problem.fit))
+        for steps in (2500, 8000, 20_000):
+            cells = []
+            for bound, is_gap in ((smallest, False), (narrow, True)):
+                found = train(
+                    problem, Controller("lagrangian", 0.01, 1.0, bound, is_gap), steps
+                )
+                means = [problem.means(w) for w in found]
+                held = [np.ptp(m) if is_gap else m.max() for m in means]
+                off = [100 * (h / bound - 1) for h in held]
+                cells.append(f"{min(off):.1f} … {max(off):.1f}")
+            off = [100 * (h - bound) / m.mean() for h, m in zip(held, means)]
+            cells.append(f"{min(off):.2f} … {max(off):.2f}")
+            print(f"| {shares} | {steps} |", " | ".join(cells), "|", flush=True)
+
+
 def main():
     problems = [
         Problem(shares, scale, seed)
@@ -333,5 +361,7 @@ def main():
 
 if __name__ == "__main__":
     main()
+    print()
+    hard_bounds()
     print()
     worst_groups()
