@@ -57,6 +57,22 @@ def gather_over_replicas(tensors: Any) -> Any:
     return tf.nest.pack_sequence_as(tensors, gathered)
 
 
+def unscale_loss(loss: Any) -> Any:
+    """The loss as it is logged, from what a replica's `compute_loss` returns.
+
+    Keras divides that by the number of replicas, whose gradients it adds up.
+
+    Args:
+        loss: Scalar tensor.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return loss
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss if replicas == 1 else loss * replicas
+
+
 class ReplicaLosses(threading.local):
     """The losses that a layer has added, apart for each replica.
 

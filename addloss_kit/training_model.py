@@ -12,13 +12,13 @@ from keras import ops
 
 from addloss_kit._checks import received
 from addloss_kit.data.batching import FollowEpoch
-from addloss_kit.distribution import separate_losses
+from addloss_kit.distribution import separate_losses, unscale_loss
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.graph import input_tensors
+from addloss_kit.loss_tracker import LossTracker
 from addloss_kit.resumable import ResumableModel
-from addloss_kit.term_means import TermMeans
 
 
 @dataclasses.dataclass
@@ -90,10 +90,14 @@ class TrainingModel(ResumableModel):
         self.graph_metrics = [bound.metric for bound in self._bound_metrics]
         # `loss` is Keras's, and a good name for a person's function all the same.
         taken = {"loss", *(metric.name for metric in self.graph_metrics)}
-        logged = _logged_names(endpoint)
-        self.term_means = TermMeans(
-            [f"{name}_loss" if name in taken else name for name in logged], name="terms"
-        )
+        self._logged = {
+            name: f"{name}_loss" if name in taken else name
+            for name in _logged_names(endpoint)
+        }
+        # In the place of Keras's own, see `compile`; past the tracking of attributes,
+        # as Keras's is, so that it is no part of a saved model.
+        tracker = LossTracker(list(self._logged.values()))
+        object.__setattr__(self, "_own_loss_tracker", tracker)
         separate_losses(self)
 
     # What the model is made of ------------------------------------------------
@@ -148,8 +152,8 @@ class TrainingModel(ResumableModel):
         # As Keras does for `loss`: a partial batch counts by its rows.
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         values = self.endpoint.values
-        named = _logged_names(self.endpoint)
-        self.term_means.update_state([values[name] for name in named], rows)
+        terms = [values[name] for name in self._logged]
+        self._own_loss_tracker.record([unscale_loss(loss), *terms], rows)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -209,6 +213,7 @@ class TrainingModel(ResumableModel):
         self._compile_loss = None
         self.loss = None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        object.__setattr__(self, "_loss_tracker", self._own_loss_tracker)
 
     def compile_from_config(self, config):
         # As Keras does it for models that leave `compile` alone.
