@@ -184,7 +184,11 @@ def _dataset(
 
         no_rows = tf.zeros((0,), tf.int64)
         batches = tf.data.Dataset.range(blocks).scan(no_rows, block).unbatch()
-        dataset = batches.apply(tf.data.experimental.assert_cardinality(steps))
+        counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
+        options = tf.data.Options()
+        # TensorFlow would put a `prefetch` at the end by itself.
+        options.experimental_optimization.inject_prefetch = False
+        dataset = counted.with_options(options)
     dataset.set_epoch = passes.assign
     return dataset
 
