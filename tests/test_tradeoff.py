@@ -74,6 +74,37 @@ def test_the_points_lie_where_the_exact_solutions_do(curve, problem):
         assert point.weights[0].item() == pytest.approx(exact, rel=0.03)
 
 
+def test_the_values_may_be_bounds(packed, problem):
+    def build_bounded(bound):
+        predictor = keras.Sequential(
+            [keras.Input((1,), name="x"), keras.layers.Dense(1, use_bias=False)]
+        )
+        term = alk.losses.BoundedGroupLoss(2, bound=bound)
+        model = alk.build_training_model(predictor, ["mse", term])
+        model.compile(keras.optimizers.SGD(0.02))
+        return model
+
+    curve = alk.tradeoff_curve(
+        build_bounded,
+        *packed,
+        [0.4, 0.3],
+        start=100.0,
+        epochs=40,
+        patience=None,
+        batch_size=100,
+        seed=0,
+        verbose=0,
+    )
+    # The worse group's error is (2−s)²q₁, so the bound b is met from 2 − √(b/q₁) on.
+    x, _, ids = (array[:600] for array in problem)
+    square = np.mean(x[ids == 1] ** 2)
+    start, wide, narrow = sorted(curve.points, key=lambda point: -point.value)
+    for point in (wide, narrow):
+        exact = 2.0 - np.sqrt(point.value / square)
+        assert point.weights[0].item() == pytest.approx(exact, rel=0.03)
+    assert narrow.gap < wide.gap < start.gap
+
+
 def test_a_larger_weight_buys_a_smaller_gap_for_a_larger_error(curve):
     errors = [point.error for point in curve.points]
     gaps = [point.gap for point in curve.points]

@@ -90,7 +90,8 @@ def tradeoff_curve(
         epochs: Epochs at most, for each value.
         batch_size: Rows per training batch.
         patience: Epochs without improvement before a training ends; `None` trains
-            all of them.
+            all of them. With bounds take `None`: while the multipliers grow, the
+            epoch of the smallest validation loss is not the one that meets the bound.
         group_ids: Name of the entry that holds the ids.
         group_names: Names by id, for the reports.
         error: Error of a sample, as in `group_report`.

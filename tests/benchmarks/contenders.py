@@ -127,7 +127,7 @@ def kit_gap_dataset(task: Task):
 
 
 def kit_running_gap_dataset(task: Task):
-    """As before, with the running totals that `GroupGap` has by default."""
+    """The kit, `["mse", GroupGap]` with running totals, the same feeding."""
     return _kit(task, ["mse", alk.losses.GroupGap(task.groups)], "dataset")
 
 
@@ -184,7 +184,7 @@ def eager_loop(task: Task):
 
 
 def function_loop(task: Task):
-    """The same loop with its step in `tf.function`."""
+    """A `GradientTape` loop with its step in `tf.function`."""
     return _hand_loop(task, is_compiled=True)
 
 

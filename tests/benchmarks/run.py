@@ -280,7 +280,7 @@ def plot(result: dict, path: str) -> None:
     bars = axes.barh(words, [result["main"][n] for n in names], color=colors)
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)
     axes.set(xscale="log", xlabel="steps per second (batch 64), higher is better")
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     figure.savefig(path, dpi=120)
 
 
