@@ -317,8 +317,8 @@ class TradeoffCurve:
         warnings = []
         if self.recommend().report.compare(self.start.report).is_levelling_down:
             warnings.append(
-                "Levelling down: there the gap closed only because groups with smaller "
-                "errors got worse."
+                "Levelling down: there groups with smaller errors clearly got worse, and "
+                "the group that was worst did not clearly gain."
             )
         least = min(point.error for point in self.points)
         if least < (1.0 - _NOT_CONVERGED) * self.start.error:
