@@ -13,7 +13,7 @@ class LossTracker(keras.metrics.Metric):
     """Means over the rows seen of the total loss and of each term.
 
     One metric in the place of the one that Keras keeps for the loss: a further one for
-    the terms cost some 5 % of a small model's step.
+    the terms cost 2 to 6 % of a small model's step.
 
     Args:
         names: Keys of the terms in the history.

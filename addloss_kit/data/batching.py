@@ -257,7 +257,7 @@ class _BalancedPlan:
             within, sizes = tf.constant(self._within), tf.constant(self._sizes)
         count = tf.size(member, tf.int64)
         shuffled = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-        # A sort of all rows by group took a dozen times as long.
+        # A sort of all rows by group takes several times as long.
         by_group = tf.dynamic_partition(shuffled, tf.gather(member, shuffled), self._groups)
         rows = tf.concat(by_group, 0)
         step = tf.range(self._steps, dtype=tf.int64)[:, None]

@@ -151,7 +151,10 @@ class FunctionLoss(LossTerm):
         return reduction_totals(values, weight, mask, "sum_over_batch_size", self, like)
 
     def _check_rows_apart(self, values: Any, arguments: dict) -> None:
-        """Refuse values `(batch, batch)`, which broadcasting makes in silence."""
+        """Refuse values `(batch, batch)`, which broadcasting makes in silence.
+
+        For code of the backend, into which `pairing` cannot look.
+        """
         y_pred = arguments.get(Y_PRED)
         if y_pred is None or tuple(y_pred.shape[1:]) != (1,):
             return
