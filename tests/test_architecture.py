@@ -19,7 +19,7 @@ FLOORS = (
     ("_version", "_checks", "fields"),
     ("functional", "distribution", "atomic", "data"),
     ("errors",),
-    ("losses", "metrics", "loss_tracker"),
+    ("losses", "metrics", "loss_tracker", "compiled_loop"),
     ("endpoint", "graph", "resumable", "training_model", "loading"),
     ("linking", "pairing", "predictor_graph"),
     ("building", "exporting"),

@@ -147,50 +147,91 @@ def _dataset(
     # Blocks of batches are gathered at once and then sliced: of the time of an element
     # of a dataset most is that of calling the function that makes it.
     row_bytes = sum(array[:1].nbytes for array in arrays.values())
-    per_block = max(1, min(_MAX_BLOCK, _BLOCK_BYTES // max(1, batch_size * row_bytes)))
+    most = max(1, _BLOCK_BYTES // max(1, batch_size * row_bytes))
+    full = drawn // batch_size
     # A static batch size wherever there is one: XLA then compiles once.
-    is_even = drawn % batch_size == 0
-    # The last batch is a block of its own.
-    blocks = -(-(steps - 1) // per_block) + 1
+    is_even = full == steps
+    options = tf.data.Options()
+    # TensorFlow would put a `prefetch` at the end by itself.
+    options.experimental_optimization.inject_prefetch = False
     # On the CPU, where the input pipeline runs, also where there is an accelerator.
     with tf.device("/CPU:0"):
         tensors = {name: tf.constant(array) for name, array in arrays.items()}
-        end = tf.constant(drawn, tf.int64)
         passes = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-        def draw() -> Any:
-            return order(tf.stack([tf.constant(seed, tf.int64), passes.read_value()]))
+    def draw() -> Any:
+        return order(tf.stack([tf.constant(seed, tf.int64), passes.read_value()]))
 
-        def count_pass() -> Any:
-            return passes.assign_add(1).op
+    def count_pass() -> Any:
+        return passes.assign_add(1).op
 
-        def block(rows: Any, number: Any) -> tuple[Any, dict]:
-            # The order is what the scan carries: drawn at the first block of a pass.
-            rows = tf.cond(number == 0, draw, lambda: rows)
-            rows.set_shape((None,))
-            # The pass counts when its last batch is drawn, not before: a look at the
-            # first batch, or an iterator that Keras makes and then does not use, must
-            # not change the order of the next epoch. For the same reason nothing is
-            # drawn ahead (`prefetch`), which was no faster either.
-            is_last = number == blocks - 1
-            tf.cond(is_last, count_pass, tf.no_op)
-            low = tf.minimum(number * per_block, steps - 1)
-            high = tf.minimum((number + 1) * per_block, steps - 1)
-            chosen = rows[low * batch_size : tf.where(is_last, end, high * batch_size)]
-            # The last batch may be short; then the size of a batch is not static.
-            size = batch_size if is_even else tf.where(is_last, tf.size(chosen), batch_size)
-            chosen = tf.reshape(chosen, (-1, size))
-            return rows, {name: tf.gather(t, chosen) for name, t in tensors.items()}
+    def gather(rows: Any, block: Mapping[str, Any]) -> tuple[Any, dict]:
+        # The order is what the scan carries: drawn at the first block of a pass.
+        rows = tf.cond(block["low"] == 0, draw, lambda: rows)
+        rows.set_shape((None,))
+        # The pass counts when its last block is drawn, not before: a look at the
+        # first batch, or an iterator that Keras makes and then does not use, must
+        # not change the order of the next epoch. For the same reason nothing is
+        # drawn ahead (`prefetch`), which was no faster either.
+        tf.cond(block["high"] == steps, count_pass, tf.no_op)
+        chosen = rows[block["low"] * batch_size : block["high"] * batch_size]
+        # The last batch may be short; then the size of a batch is not static.
+        is_short = block["low"] >= full
+        size = batch_size if is_even else tf.where(is_short, tf.size(chosen), batch_size)
+        missing = block["width"] * tf.cast(size, tf.int64) - tf.size(chosen, tf.int64)
+        chosen = tf.reshape(tf.pad(chosen, [[0, missing]]), (-1, size))
+        return rows, {name: tf.gather(t, chosen) for name, t in tensors.items()}
 
-        no_rows = tf.zeros((0,), tf.int64)
-        batches = tf.data.Dataset.range(blocks).scan(no_rows, block).unbatch()
-        counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
-        options = tf.data.Options()
-        # TensorFlow would put a `prefetch` at the end by itself.
-        options.experimental_optimization.inject_prefetch = False
-        dataset = counted.with_options(options)
+    def blocks_of(schedule: Mapping[str, np.ndarray]) -> Any:
+        with tf.device("/CPU:0"):
+            no_rows = tf.zeros((0,), tf.int64)
+            return tf.data.Dataset.from_tensor_slices(schedule).scan(no_rows, gather)
+
+    def blocks(steps_per_execution: int) -> Any:
+        schedule = _schedule_executions(steps, full, steps_per_execution, most)
+        told = {name: schedule[name] for name in ("count", "is_end")}
+        told = tf.data.Dataset.from_tensor_slices(told)
+        both = tf.data.Dataset.zip((blocks_of(schedule), told))
+        return both.repeat().with_options(options)
+
+    # The last batch is a block of its own, as that is what counts the pass.
+    per_block = min(_MAX_BLOCK, most)
+    bounds = np.append(np.arange(0, steps - 1, per_block), [steps - 1, steps])
+    batches = blocks_of(_schedule(bounds)).unbatch()
+    counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
+    dataset = counted.with_options(options)
     dataset.set_epoch = passes.assign
+    dataset.blocks = blocks
     return dataset
+
+
+def _schedule(bounds: np.ndarray) -> dict[str, np.ndarray]:
+    """Blocks from one bound to the next, in batches, each with room for what it holds."""
+    low, high = bounds[:-1], bounds[1:]
+    count = high - low
+    is_end = np.ones(len(count), bool)
+    return {"low": low, "high": high, "count": count, "width": count, "is_end": is_end}
+
+
+def _schedule_executions(
+    steps: int, full: int, per_execution: int, most: int
+) -> dict[str, np.ndarray]:
+    """Blocks that fill executions of so many steps, one after the other.
+
+    An execution takes one block, or some where that would be too large. Blocks of
+    full batches all have the same room, though the last may hold fewer, so that
+    their loop is compiled once; a short batch is a block of its own.
+    """
+    parts = -(-per_execution // most)
+    width = -(-per_execution // parts)
+    starts = np.arange(0, steps, per_execution)[:, None] + np.arange(
+        0, per_execution, width
+    )
+    schedule = _schedule(np.unique(np.minimum(np.append(starts, [full, steps]), steps)))
+    high = schedule["high"]
+    room = np.where(schedule["low"] < full, min(width, max(full, 1)), 1)
+    is_end = (high % per_execution == 0) | (high == steps)
+    return {**schedule, "width": room, "is_end": is_end}
 
 
 def _as_given(count: int) -> Any:
