@@ -35,7 +35,8 @@ def make_loop(model: keras.Model, step: Callable) -> Callable:
 
     Returns:
         A function that takes one execution's blocks from an iterator over
-        `make_dataset(...).blocks(steps_per_execution)`.
+        `dataset.blocks(steps_per_execution)`, and calls `dataset.count_pass` after
+        the last of a pass. (On JAX its first argument is the model's state.)
     """
     is_jax = keras.backend.backend() == "jax"
     return _jax_loop(step) if is_jax else _tensorflow_loop(model, step)
@@ -55,12 +56,14 @@ def _tensorflow_loop(model: keras.Model, step: Callable) -> Callable:
 
     compiled = tf.function(steps, jit_compile=True, reduce_retracing=True)
 
-    def execution(iterator: Any) -> dict:
+    def execution(iterator: Any, count_pass: Callable) -> dict:
         is_end = False
         while not is_end:
             batches, block = next(iterator)
             logs = compiled(batches, block["count"])
             is_end = bool(block["is_end"])
+            if block["is_last"]:
+                count_pass()
         return logs
 
     return execution
@@ -80,12 +83,14 @@ def _jax_loop(step: Callable) -> Callable:
 
     compiled = jax.jit(steps, donate_argnums=0)
 
-    def execution(state: tuple, iterator: Any) -> tuple[dict, tuple]:
+    def execution(state: tuple, iterator: Any, count_pass: Callable) -> tuple[dict, tuple]:
         is_end = False
         while not is_end:
             batches, block = next(iterator)
             logs, state = compiled(state, batches, block["count"])
             is_end = bool(block["is_end"])
+            if block["is_last"]:
+                count_pass()
         return logs, state
 
     return execution

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -274,7 +275,8 @@ class TrainingModel(ResumableModel):
         # Keras makes these functions where there are none.
         name = f"{kind}_function"
         of_keras = getattr(self, name)
-        setattr(self, name, self._loops[kind])
+        loop = functools.partial(self._loops[kind], count_pass=dataset.count_pass)
+        setattr(self, name, loop)
         try:
             yield
         finally:

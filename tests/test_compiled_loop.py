@@ -249,3 +249,17 @@ def test_who_does_not_ask_for_a_compiled_loop_gets_none(compile_arguments):
     model.compile("sgd", **compile_arguments)
     model.fit(data, verbose=0)
     assert asked == []
+
+
+def test_blocks_that_are_drawn_ahead_hold_the_passes_in_order_and_count_none():
+    inputs = {"x": np.arange(21)}
+    by_batch = alk.make_dataset(inputs, 4, seed=3)
+    wanted = [batch["x"].numpy().tolist() for _ in range(3) for batch in by_batch]
+    dataset, found = alk.make_dataset(inputs, 4, seed=3), []
+    for batches, block in dataset.blocks(4):
+        for number in range(int(block["count"])):
+            found.append(batches["x"][number].numpy().tolist())
+        if len(found) == len(wanted):
+            break
+    assert found == wanted
+    assert int(dataset.set_epoch.__self__.numpy()) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
 # to hold next to no second copy of the data, and to stay in the processor's cache.
 _BLOCK_BYTES = 4 << 20
 _MAX_BLOCK = 64
+# What goes with a block: how many batches it holds, and whether it is the last of a pass
+# and of an execution.
+_TOLD = ("count", "is_last", "is_end")
 
 
 def make_dataset(
@@ -31,8 +35,10 @@ def make_dataset(
     """A `tf.data.Dataset` over arrays in memory, one dict a batch.
 
     The rows of an epoch are permuted at once, and gathered in the graph, some batches
-    at a time: one copy of the data, no Python between steps. Together with
-    `compile(steps_per_execution=...)` it is the fastest way to train a small model.
+    at a time: one copy of the data, no Python between steps. The fastest way to train
+    a small model is this dataset together with `compile(steps_per_execution=256,
+    jit_compile=True)`: then `fit` and `evaluate` run the steps of an execution as one
+    compiled loop, with TensorFlow or JAX (where `jit_compile` need not be given).
 
     The order is a function of `seed` and the epoch. The dataset counts its complete
     passes; `TrainingModel.fit` sets the count when it begins at a later epoch, by
@@ -159,58 +165,60 @@ def _dataset(
         tensors = {name: tf.constant(array) for name, array in arrays.items()}
         passes = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def draw() -> Any:
-        return order(tf.stack([tf.constant(seed, tf.int64), passes.read_value()]))
+    def draw(number: Any) -> Any:
+        return order(tf.stack([tf.constant(seed, tf.int64), number]))
 
-    def count_pass() -> Any:
-        return passes.assign_add(1).op
-
-    def gather(rows: Any, block: Mapping[str, Any]) -> tuple[Any, dict]:
-        # The order is what the scan carries: drawn at the first block of a pass.
-        rows = tf.cond(block["low"] == 0, draw, lambda: rows)
+    def gather(carried: tuple, block: Mapping[str, Any]) -> tuple[tuple, dict]:
+        # What the scan carries is the pass and its order, drawn at the first block.
+        number, rows = carried
+        is_first = block["low"] == 0
+        following = tf.where(number < 0, passes.read_value(), number + 1)
+        number = tf.where(is_first, following, number)
+        rows = tf.cond(is_first, lambda: draw(number), lambda: rows)
         rows.set_shape((None,))
-        # The pass counts when its last block is drawn, not before: a look at the
-        # first batch, or an iterator that Keras makes and then does not use, must
-        # not change the order of the next epoch. For the same reason nothing is
-        # drawn ahead (`prefetch`), which was no faster either.
-        tf.cond(block["high"] == steps, count_pass, tf.no_op)
+        tf.cond(block["is_counted"], lambda: passes.assign_add(1).op, tf.no_op)
         chosen = rows[block["low"] * batch_size : block["high"] * batch_size]
         # The last batch may be short; then the size of a batch is not static.
         is_short = block["low"] >= full
         size = batch_size if is_even else tf.where(is_short, tf.size(chosen), batch_size)
         missing = block["width"] * tf.cast(size, tf.int64) - tf.size(chosen, tf.int64)
         chosen = tf.reshape(tf.pad(chosen, [[0, missing]]), (-1, size))
-        return rows, {name: tf.gather(t, chosen) for name, t in tensors.items()}
+        batches = {name: tf.gather(t, chosen) for name, t in tensors.items()}
+        return (number, rows), batches
 
-    def blocks_of(schedule: Mapping[str, np.ndarray]) -> Any:
+    def gathered(schedule: Any) -> Any:
         with tf.device("/CPU:0"):
-            no_rows = tf.zeros((0,), tf.int64)
-            return tf.data.Dataset.from_tensor_slices(schedule).scan(no_rows, gather)
+            nothing = (tf.constant(-1, tf.int64), tf.zeros((0,), tf.int64))
+            return schedule.scan(nothing, gather)
 
     def blocks(steps_per_execution: int) -> Any:
         schedule = _schedule_executions(steps, full, steps_per_execution, most)
-        told = {name: schedule[name] for name in ("count", "is_end")}
-        told = tf.data.Dataset.from_tensor_slices(told)
-        both = tf.data.Dataset.zip((blocks_of(schedule), told))
-        return both.repeat().with_options(options)
+        repeated = tf.data.Dataset.from_tensor_slices(schedule).repeat()
+        told = repeated.map(lambda block: {name: block[name] for name in _TOLD})
+        both = tf.data.Dataset.zip((gathered(repeated), told))
+        return both.with_options(options)
 
-    # The last batch is a block of its own, as that is what counts the pass.
+    # The last batch is a block of its own. The pass counts when it is drawn, not before:
+    # a look at the first batch, or an iterator that Keras makes and then does not use,
+    # must not change the order of the next epoch. For the same reason nothing is drawn
+    # ahead (`prefetch`), which was no faster either.
     per_block = min(_MAX_BLOCK, most)
     bounds = np.append(np.arange(0, steps - 1, per_block), [steps - 1, steps])
-    batches = blocks_of(_schedule(bounds)).unbatch()
+    schedule = tf.data.Dataset.from_tensor_slices(_schedule(bounds))
+    batches = gathered(schedule).unbatch()
     counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
     dataset = counted.with_options(options)
     dataset.set_epoch = passes.assign
-    dataset.blocks = blocks
+    dataset.blocks = functools.cache(blocks)
+    dataset.count_pass = lambda: passes.assign_add(1)
     return dataset
 
 
 def _schedule(bounds: np.ndarray) -> dict[str, np.ndarray]:
     """Blocks from one bound to the next, in batches, each with room for what it holds."""
     low, high = bounds[:-1], bounds[1:]
-    count = high - low
-    is_end = np.ones(len(count), bool)
-    return {"low": low, "high": high, "count": count, "width": count, "is_end": is_end}
+    is_last = high == bounds[-1]
+    return {"low": low, "high": high, "width": high - low, "is_counted": is_last}
 
 
 def _schedule_executions(
@@ -220,18 +228,25 @@ def _schedule_executions(
 
     An execution takes one block, or some where that would be too large. Blocks of
     full batches all have the same room, though the last may hold fewer, so that
-    their loop is compiled once; a short batch is a block of its own.
+    their loop is compiled once; a short batch is a block of its own. Who trains on
+    them counts the passes, as Keras on JAX may draw a block ahead.
     """
     parts = -(-per_execution // most)
     width = -(-per_execution // parts)
-    starts = np.arange(0, steps, per_execution)[:, None] + np.arange(
-        0, per_execution, width
-    )
-    schedule = _schedule(np.unique(np.minimum(np.append(starts, [full, steps]), steps)))
-    high = schedule["high"]
-    room = np.where(schedule["low"] < full, min(width, max(full, 1)), 1)
-    is_end = (high % per_execution == 0) | (high == steps)
-    return {**schedule, "width": room, "is_end": is_end}
+    starts = np.arange(0, steps, per_execution)[:, None]
+    bounds = starts + np.arange(0, per_execution, width)
+    bounds = np.unique(np.minimum(np.append(bounds, [full, steps]), steps))
+    schedule = _schedule(bounds)
+    low, high, is_last = schedule["low"], schedule["high"], schedule["is_counted"]
+    return {
+        "low": low,
+        "high": high,
+        "width": np.where(low < full, min(width, max(full, 1)), 1),
+        "is_counted": np.zeros(len(low), bool),
+        "count": high - low,
+        "is_last": is_last,
+        "is_end": (high % per_execution == 0) | is_last,
+    }
 
 
 def _as_given(count: int) -> Any:

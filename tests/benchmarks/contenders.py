@@ -73,7 +73,7 @@ def plain_fit(task: Task):
     return lambda epochs: model.fit(x, y, batch_size=task.batch, epochs=epochs, verbose=0)
 
 
-def plain_dataset(task: Task):
+def plain_dataset(task: Task, is_xla: bool = False):
     """`compile(loss="mse")` with the kit's dataset and `steps_per_execution`."""
     x, y, _ = task.arrays()
     model = network(task)
@@ -81,13 +81,19 @@ def plain_dataset(task: Task):
         keras.optimizers.Adam(LEARNING_RATE),
         loss="mse",
         steps_per_execution=STEPS_PER_EXECUTION,
+        jit_compile=is_xla or "auto",
     )
     rows = alk.make_dataset({"x": x, "y": y}, task.batch, seed=0)
     data = rows.map(lambda batch: (batch["x"], batch["y"]))
     return lambda epochs: model.fit(data, epochs=epochs, verbose=0)
 
 
-def _kit(task: Task, losses: list, feeding: str):
+def plain_dataset_xla(task: Task):
+    """The same with `jit_compile=True`."""
+    return plain_dataset(task, is_xla=True)
+
+
+def _kit(task: Task, losses: list, feeding: str, is_xla: bool = False):
     x, y, group_ids = task.arrays()
     factors = [1.0, GAP_WEIGHT][: len(losses)]
     model = alk.build_training_model(network(task), losses, loss_weights=factors)
@@ -95,6 +101,7 @@ def _kit(task: Task, losses: list, feeding: str):
     model.compile(
         keras.optimizers.Adam(LEARNING_RATE),
         steps_per_execution=STEPS_PER_EXECUTION if is_dataset else 1,
+        jit_compile=is_xla or "auto",
     )
     has_groups = len(losses) > 1
     packed = alk.pack_inputs(model, x, y, group_ids=group_ids if has_groups else None)
@@ -131,6 +138,23 @@ def kit_running_gap_dataset(task: Task):
     return _kit(task, ["mse", alk.losses.GroupGap(task.groups)], "dataset")
 
 
+def kit_mse_xla(task: Task):
+    """The kit, `["mse"]`, with `jit_compile=True` besides."""
+    return _kit(task, ["mse"], "dataset", is_xla=True)
+
+
+def kit_gap_xla(task: Task):
+    """The kit, `["mse", GroupGap]`, with `jit_compile=True` besides."""
+    gap = alk.losses.GroupGap(task.groups, momentum=0.0)
+    return _kit(task, ["mse", gap], "dataset", is_xla=True)
+
+
+def kit_running_gap_xla(task: Task):
+    """The kit, `["mse", GroupGap]` with running totals, `jit_compile=True` besides."""
+    gap = alk.losses.GroupGap(task.groups)
+    return _kit(task, ["mse", gap], "dataset", is_xla=True)
+
+
 # By hand in TensorFlow --------------------------------------------------------
 
 
@@ -141,11 +165,9 @@ def _masked_group_loss(y_true, y_pred, group_ids):
     errors = tf.reduce_mean(tf.square(y_true - y_pred), axis=-1)
     means = []
     for group in (0, 1):
-        of_group = tf.boolean_mask(errors, tf.equal(group_ids, group))
+        is_in = tf.cast(tf.equal(group_ids, group), errors.dtype)
         means.append(
-            tf.math.divide_no_nan(
-                tf.reduce_sum(of_group), tf.cast(tf.size(of_group), errors.dtype)
-            )
+            tf.math.divide_no_nan(tf.reduce_sum(is_in * errors), tf.reduce_sum(is_in))
         )
     return tf.reduce_mean(errors) + GAP_WEIGHT * tf.square(means[0] - means[1])
 
@@ -188,32 +210,39 @@ def function_loop(task: Task):
     return _hand_loop(task, is_compiled=True)
 
 
-def tensorflow_limit(task: Task):
+def tensorflow_limit(task: Task, is_xla: bool = False):
     """One compiled function for the whole epoch: nothing left between steps."""
     import tensorflow as tf
 
     model = network(task)
     optimizer = keras.optimizers.Adam(LEARNING_RATE)
     optimizer.build(model.trainable_variables)
-    x, y, group_ids = (tf.constant(array) for array in task.arrays())
+    arrays = [tf.constant(array) for array in task.arrays()]
 
-    @tf.function
-    def epoch():
-        order = tf.random.shuffle(tf.range(task.rows))
+    @tf.function(jit_compile=is_xla)
+    def steps(x, y, group_ids):
         total = 0.0
         for number in tf.range(task.steps):
-            rows = order[number * task.batch : (number + 1) * task.batch]
             with tf.GradientTape() as tape:
-                predicted = model(tf.gather(x, rows), training=True)
-                loss = _masked_group_loss(
-                    tf.gather(y, rows), predicted, tf.gather(group_ids, rows)
-                )
+                predicted = model(x[number], training=True)
+                loss = _masked_group_loss(y[number], predicted, group_ids[number])
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables))
             total += loss
         return total / task.steps
 
+    @tf.function
+    def epoch():
+        order = tf.random.shuffle(tf.range(task.rows))
+        order = tf.reshape(order, (task.steps, task.batch))
+        return steps(*(tf.gather(array, order) for array in arrays))
+
     return lambda epochs: [epoch().numpy() for _ in range(epochs)]
+
+
+def tensorflow_limit_xla(task: Task):
+    """The same, by XLA."""
+    return tensorflow_limit(task, is_xla=True)
 
 
 # Other engines ----------------------------------------------------------------
