@@ -6,8 +6,10 @@ with momentum 0.99, and the plug-in) a path of models over the weight of the squ
 gap; on that path the absolute gap on the held-out rows where the *held-out* overall
 MSE is a given percentage above that of the model without a gap term. Beside them the
 same path trained on all rows at once, which is what running totals promise to equal.
+Then all of it once more with an L2 penalty on the weights, of the strength that
+cross-validation on the training rows picks for the model without a gap term.
 
-    python held_out_study.py     # the table of held_out.md, some minutes
+    python held_out_study.py     # the tables of held_out.md, some minutes
 
 The update is that of `momentum_study.step`, which is checked against the kit.
 """
@@ -17,10 +19,12 @@ from __future__ import annotations
 import numpy as np
 from momentum_study import gap_slopes, step
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+from sklearn.linear_model import RidgeCV
 
 MOMENTA = np.array([0.0, 0.99])[:, None, None]
 WEIGHTS = np.r_[0.0, np.geomspace(0.1, 300.0, 15)]
 BUDGETS = (0.01, 0.02, 0.05, 0.10)
+PENALTIES = np.geomspace(0.01, 1000.0, 26)
 SPLITS = 10
 STEPS = 4000
 RATE = 0.01
@@ -56,8 +60,14 @@ def datasets():
     yield "made, 5 groups", *made([0.4, 0.25, 0.15, 0.1, 0.1], seed=3)
 
 
-def train(x, y, ids, k, batch, rng):
-    """Last weights `(momenta, weights, features)`, all from the same batches."""
+def train(x, y, ids, k, batch, penalty, rng):
+    """Last weights `(momenta, weights, features)`, all from the same batches.
+
+    Args:
+        penalty: Factor of the sum of the squared weights, the last (of the constant)
+            left out.
+    """
+    shrink = 2 * penalty * np.r_[np.ones(x.shape[1] - 1), 0.0]
     shape = (len(MOMENTA), len(WEIGHTS), x.shape[1])
     w, first, second = np.zeros((3, *shape))
     totals = np.zeros((*shape[:2], k))
@@ -74,7 +84,7 @@ def train(x, y, ids, k, batch, rng):
         )
         pull = WEIGHTS[:, None] * gap_slopes(means, is_seen)
         pull = np.divide(pull, expected, out=np.zeros_like(pull), where=expected > 0)
-        slope = 2 * ((1 / batch + pull @ onehot.T) * residual) @ bx
+        slope = 2 * ((1 / batch + pull @ onehot.T) * residual) @ bx + shrink * w
         first = 0.9 * first + 0.1 * slope
         second = 0.999 * second + 0.001 * slope**2
         rate = RATE * 0.5 * (1 + np.cos(np.pi * t / STEPS))
@@ -97,11 +107,18 @@ def gap_at(budget, mse, gap):
     return gap[j - 1] + share * (gap[j] - gap[j - 1])
 
 
-def gaps_of(name_x_y_ids, batch):
+def best_penalty(x, y):
+    """Of the mean squared error, by leave-one-out cross-validation."""
+    fit = RidgeCV(PENALTIES).fit(x[:, :-1], y)
+    return fit.alpha_ / len(y)
+
+
+def gaps_of(name_x_y_ids, batch, is_penalised):
     """Held-out gaps `(splits, 2, budgets)`, and those without a gap term `(splits,)`.
 
     Args:
         batch: Rows per batch; `None` for all rows at once.
+        is_penalised: Whether with the L2 penalty.
     """
     _, x, y, ids = name_x_y_ids
     k = ids.max() + 1
@@ -114,7 +131,9 @@ def gaps_of(name_x_y_ids, batch):
         features = np.c_[(x - center) / scale, np.ones(len(x))]
         target = (y - y[is_train].mean()) / y[is_train].std()
         size = batch or is_train.sum()
-        w = train(features[is_train], target[is_train], ids[is_train], k, size, rng)
+        rows = features[is_train], target[is_train]
+        penalty = best_penalty(*rows) if is_penalised else 0.0
+        w = train(*rows, ids[is_train], k, size, penalty, rng)
         held = ~is_train
         squares = (w @ features[held].T - target[held]) ** 2
         onehot = np.eye(k)[ids[held]]
@@ -125,16 +144,16 @@ def gaps_of(name_x_y_ids, batch):
     return np.array(found), np.array(without)
 
 
-def main():
+def print_table(is_penalised):
     print(
         "| data | batch | MSE | no gap term | all rows at once | running | plug-in "
         "| running less plug-in |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for data in datasets():
-        at_once, _ = gaps_of(data, None)
+        at_once, _ = gaps_of(data, None, is_penalised)
         for batch in (16, 32):
-            found, without = gaps_of(data, batch)
+            found, without = gaps_of(data, batch, is_penalised)
             for column, budget in enumerate(BUDGETS):
                 plug_in, running = found[:, 0, column], found[:, 1, column]
                 cells = [
@@ -157,4 +176,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    print_table(is_penalised=False)
+    print("\nWith the L2 penalty:\n")
+    print_table(is_penalised=True)

@@ -74,7 +74,7 @@ def plain_fit(task: Task):
 
 
 def plain_dataset(task: Task, is_xla: bool = False):
-    """`compile(loss="mse")` with the kit's dataset and `steps_per_execution`."""
+    """`compile(loss="mse")`, the kit's dataset, `steps_per_execution`."""
     x, y, _ = task.arrays()
     model = network(task)
     model.compile(
@@ -89,7 +89,7 @@ def plain_dataset(task: Task, is_xla: bool = False):
 
 
 def plain_dataset_xla(task: Task):
-    """The same with `jit_compile=True`."""
+    """`compile(loss="mse", jit_compile=True)`, the same feeding."""
     return plain_dataset(task, is_xla=True)
 
 
@@ -139,18 +139,18 @@ def kit_running_gap_dataset(task: Task):
 
 
 def kit_mse_xla(task: Task):
-    """The kit, `["mse"]`, with `jit_compile=True` besides."""
+    """The kit, `["mse"]`, `jit_compile=True`, the same feeding."""
     return _kit(task, ["mse"], "dataset", is_xla=True)
 
 
 def kit_gap_xla(task: Task):
-    """The kit, `["mse", GroupGap]`, with `jit_compile=True` besides."""
+    """The kit, `["mse", GroupGap]`, `jit_compile=True`, the same feeding."""
     gap = alk.losses.GroupGap(task.groups, momentum=0.0)
     return _kit(task, ["mse", gap], "dataset", is_xla=True)
 
 
 def kit_running_gap_xla(task: Task):
-    """The kit, `["mse", GroupGap]` with running totals, `jit_compile=True` besides."""
+    """The kit, `["mse", GroupGap]` with running totals, `jit_compile=True`."""
     gap = alk.losses.GroupGap(task.groups)
     return _kit(task, ["mse", gap], "dataset", is_xla=True)
 
@@ -241,7 +241,7 @@ def tensorflow_limit(task: Task, is_xla: bool = False):
 
 
 def tensorflow_limit_xla(task: Task):
-    """The same, by XLA."""
+    """One XLA function for the whole epoch: nothing left between steps."""
     return tensorflow_limit(task, is_xla=True)
 
 

@@ -296,11 +296,12 @@ def plot(result: dict, path: str) -> None:
     names = sorted(result["main"], key=result["main"].get)
     words = [getattr(contenders, n).__doc__.splitlines()[0].rstrip(".") for n in names]
     colors = ["tab:blue" if n.startswith("kit") else "tab:gray" for n in names]
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     bars = axes.barh(words, [result["main"][n] for n in names], color=colors)
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)
     axes.set(xscale="log", xlabel="steps per second (batch 64), higher is better")
-    axes.margins(x=0.2)
+    axes.margins(x=0.1)
+    axes.set_xlim(right=6 * max(result["main"].values()))
     figure.savefig(path, dpi=120)
 
 
