@@ -21,8 +21,9 @@ class PredictorGraph:
             tensor.name = tensor._keras_history.operation.name
         self.input_structure = keras.tree.map_structure(lambda t: t.name, inputs)
         flat = keras.tree.flatten(outputs)
-        positions = iter(range(len(flat)))
-        self.structure = keras.tree.map_structure(lambda _: next(positions), outputs)
+        # Not by counting in `map_structure`: on torch it takes a dict in the order of its
+        # making, where `flatten` sorts its keys.
+        self.structure = keras.tree.pack_sequence_as(outputs, list(range(len(flat))))
         self.outputs = dict(zip(output_names(outputs), flat))
 
 

@@ -1,5 +1,6 @@
 """Linear models on groups whose best answer SciPy finds, and training that seeks it."""
 
+import engines
 import keras
 import numpy as np
 from scipy.optimize import minimize
@@ -98,7 +99,10 @@ class LinearProblem:
         packed = alk.pack_inputs(model, self.x[:, :-1], self.y[:, None], group_ids=self.ids)
         steps = epochs * -(-len(self.y) // batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-        model.compile(keras.optimizers.Adam(schedule), steps_per_execution=25)
+        model.compile(
+            keras.optimizers.Adam(schedule),
+            steps_per_execution=engines.STEPS_PER_EXECUTION,
+        )
         data = alk.make_dataset(packed, batch_size, seed=0)
         history = model.fit(data, epochs=epochs, verbose=0).history
         slopes, intercept = predictor.get_weights()

@@ -148,7 +148,7 @@ def _masked(kind, rng):
 @pytest.mark.parametrize("is_weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("kind", ["embedding", "masking"])
 def test_masked_steps_are_left_out_as_by_keras(kind, is_weighted, rng, tmp_path):
-    predictor, x, _ = _masked(kind, rng)
+    predictor, x, is_valid = _masked(kind, rng)
     y = rng.normal(size=(ROWS, STEPS, OUTPUTS)).astype("float32")
     weight = rng.uniform(0.5, 2, (ROWS, STEPS)).astype("float32")
     model = alk.build_training_model(
@@ -166,12 +166,17 @@ def test_masked_steps_are_left_out_as_by_keras(kind, is_weighted, rng, tmp_path)
 
     assert again == pytest.approx(logs, rel=1e-6)
     for name, loss in [("mse", "mse"), ("huber_loss", model.endpoint.terms[1].error.loss)]:
-        predictor.compile(loss=loss, weighted_metrics=["mae"], run_eagerly=True)
+        predictor.compile(loss=loss, run_eagerly=True)
         expected = predictor.evaluate(
             x, y, sample_weight=weight, batch_size=4, verbose=0, return_dict=True
         )
         assert logs[name] == pytest.approx(expected["loss"], rel=1e-6)
-        assert logs["mae"] == pytest.approx(expected["mae"], rel=1e-6)
+    # By hand, as Keras's own `weighted_metrics` on torch are off by some percent in
+    # batches of 4 rows.
+    counts = is_valid * (weight if is_weighted else 1.0)
+    errors = np.abs(y - predictor.predict(x, verbose=0)).mean(axis=-1)
+    expected_mae = np.average(errors, weights=counts)
+    assert logs["mae"] == pytest.approx(expected_mae, rel=1e-6)
 
 
 def test_a_weight_per_row_meets_a_mask(rng):

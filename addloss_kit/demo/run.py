@@ -205,8 +205,10 @@ def _build(train: Rows, loss_weight: float, seed: int) -> TrainingModel:
     )
     # Averaged weights: of two fits to compare, neither should hang on its last batch.
     optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.99)
-    # One execution an epoch: the steps are far shorter than the way to each.
+    # One execution an epoch: the steps are far shorter than the way to each. On torch
+    # Keras takes no more than 1.
     steps = -(-len(train.y) // _BATCH_SIZE)
+    steps = 1 if keras.backend.backend() == "torch" else steps
     model.compile(optimizer, steps_per_execution=steps)
     return model
 
