@@ -6,13 +6,57 @@ hands over batch by batch. A loop inside XLA has nothing between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 
-def can_loop(model: keras.Model) -> bool:
+@contextlib.contextmanager
+def looped(
+    model: keras.Model, kind: str, given: dict, data: str, steps: str
+) -> Iterator[None]:
+    """Feed `make_dataset`'s data as they are best fed, while the context lasts.
+
+    Where `compile` asks for several steps at a time and for XLA, that is by blocks,
+    to a loop in the place of Keras's `train_function` or `test_function`. Other data,
+    and part of a pass, are left to Keras.
+
+    Args:
+        model: A model with a dict `loops`, emptied by `compile`.
+        kind: `"train"` or `"test"`.
+        given: Arguments of `fit` or `evaluate`, to be changed.
+        data: Name of the argument that may be such a dataset.
+        steps: Name of the one that limits its steps.
+    """
+    dataset: Any = given.get(data)
+    if not hasattr(dataset, "set_epoch") or given.get(steps) is not None:
+        yield
+        return
+    # A pass is an epoch. Where Keras has to find that out it makes a second iterator in
+    # each epoch, for nothing.
+    given[steps] = int(dataset.cardinality())
+    if not _can_loop(model):
+        yield
+        return
+    given[data] = dataset.blocks(model.steps_per_execution)
+    if kind not in model.loops:
+        step = getattr(model, f"{kind}_step")
+        is_jax = keras.backend.backend() == "jax"
+        model.loops[kind] = _jax_loop(step) if is_jax else _tensorflow_loop(model, step)
+    # Keras makes these functions where there are none.
+    name = f"{kind}_function"
+    of_keras = getattr(model, name)
+    setattr(model, name, functools.partial(model.loops[kind], dataset.count_pass))
+    try:
+        yield
+    finally:
+        setattr(model, name, of_keras)
+
+
+def _can_loop(model: keras.Model) -> bool:
     """Whether `compile` asks for several steps at a time, with XLA, on one device."""
     if model.steps_per_execution == 1 or model.run_eagerly or not model.jit_compile:
         return False
@@ -26,23 +70,8 @@ def can_loop(model: keras.Model) -> bool:
         return not tf.distribute.has_strategy()
 
 
-def make_loop(model: keras.Model, step: Callable) -> Callable:
-    """What to put in the place of a model's `train_function` or `test_function`.
-
-    Args:
-        model: A model for which `can_loop` holds.
-        step: Its `train_step` or `test_step`.
-
-    Returns:
-        A function that takes one execution's blocks from an iterator over
-        `dataset.blocks(steps_per_execution)`, and calls `dataset.count_pass` after
-        the last of a pass. (On JAX its first argument is the model's state.)
-    """
-    is_jax = keras.backend.backend() == "jax"
-    return _jax_loop(step) if is_jax else _tensorflow_loop(model, step)
-
-
 def _tensorflow_loop(model: keras.Model, step: Callable) -> Callable:
+    """A function that takes one execution's blocks from an iterator over them."""
     import tensorflow as tf
 
     @tf.autograph.experimental.do_not_convert
@@ -56,7 +85,7 @@ def _tensorflow_loop(model: keras.Model, step: Callable) -> Callable:
 
     compiled = tf.function(steps, jit_compile=True, reduce_retracing=True)
 
-    def execution(iterator: Any, count_pass: Callable) -> dict:
+    def execution(count_pass: Callable, iterator: Any) -> dict:
         is_end = False
         while not is_end:
             batches, block = next(iterator)
@@ -70,6 +99,7 @@ def _tensorflow_loop(model: keras.Model, step: Callable) -> Callable:
 
 
 def _jax_loop(step: Callable) -> Callable:
+    """As on TensorFlow, with the model's state going in and coming out."""
     import jax
 
     def steps(state: tuple, batches: dict, count: Any) -> tuple[dict, tuple]:
@@ -83,7 +113,7 @@ def _jax_loop(step: Callable) -> Callable:
 
     compiled = jax.jit(steps, donate_argnums=0)
 
-    def execution(state: tuple, iterator: Any, count_pass: Callable) -> tuple[dict, tuple]:
+    def execution(count_pass: Callable, state: tuple, iterator: Any) -> tuple[dict, tuple]:
         is_end = False
         while not is_end:
             batches, block = next(iterator)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from addloss_kit._checks import received
-from addloss_kit.compiled_loop import can_loop, make_loop
+from addloss_kit.compiled_loop import looped
 from addloss_kit.data.batching import FollowEpoch
 from addloss_kit.distribution import separate_losses, unscale_loss
 from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
@@ -217,7 +215,7 @@ class TrainingModel(ResumableModel):
         self.loss = None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         object.__setattr__(self, "_loss_tracker", self._own_loss_tracker)
-        self._loops: dict[str, Any] = {}
+        self.loops: dict[str, Any] = {}
 
     def compile_from_config(self, config):
         # As Keras does it for models that leave `compile` alone.
@@ -235,8 +233,8 @@ class TrainingModel(ResumableModel):
         if hasattr(x, "set_epoch"):
             given["callbacks"] = _with_callback(given.get("callbacks"), FollowEpoch(x))
         with (
-            self._loop("train", given, "x", "steps_per_epoch"),
-            self._loop("test", given, "validation_data", "validation_steps"),
+            looped(self, "train", given, "x", "steps_per_epoch"),
+            looped(self, "test", given, "validation_data", "validation_steps"),
         ):
             return super().fit(**given)
 
@@ -246,41 +244,8 @@ class TrainingModel(ResumableModel):
             return super().evaluate(x, y, *args, **kwargs)
         given = _bind(super().evaluate, x, y, *args, **kwargs)
         self._check_call("evaluate", given)
-        with self._loop("test", given, "x", "steps"):
+        with looped(self, "test", given, "x", "steps"):
             return super().evaluate(**given)
-
-    @contextlib.contextmanager
-    def _loop(self, kind: str, given: dict, data: str, steps: str) -> Iterator[None]:
-        """Feed `make_dataset`'s data as it is best fed, while the context lasts.
-
-        Args:
-            kind: `"train"` or `"test"`.
-            given: Arguments of Keras's method, to be changed.
-            data: Name of the argument that may be such a dataset.
-            steps: Name of the one that limits its steps.
-        """
-        dataset: Any = given.get(data)
-        if not hasattr(dataset, "set_epoch") or given.get(steps) is not None:
-            yield
-            return
-        # A pass is an epoch. Where Keras has to find that out it makes a second
-        # iterator in each epoch, for nothing.
-        given[steps] = int(dataset.cardinality())
-        if not can_loop(self):
-            yield
-            return
-        given[data] = dataset.blocks(self.steps_per_execution)
-        if kind not in self._loops:
-            self._loops[kind] = make_loop(self, getattr(self, f"{kind}_step"))
-        # Keras makes these functions where there are none.
-        name = f"{kind}_function"
-        of_keras = getattr(self, name)
-        loop = functools.partial(self._loops[kind], count_pass=dataset.count_pass)
-        setattr(self, name, loop)
-        try:
-            yield
-        finally:
-            setattr(self, name, of_keras)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)

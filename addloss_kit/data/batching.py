@@ -1,4 +1,4 @@
-"""make_dataset: a fast in-memory dataset of dicts, with every group in every batch."""
+"""make_dataset: a fast in-memory dataset of dicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from addloss_kit._checks import check_positive_int, received
-from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
+from addloss_kit.data.balancing import BalancedPlan
+from addloss_kit.fields import GROUP_IDS
 
 # Of the batches that are gathered at once: enough to make the call cheap, few enough
 # to hold next to no second copy of the data, and to stay in the processor's cache.
@@ -109,7 +110,7 @@ def make_dataset(
     if seed is None:
         seed = int(np.random.randint(2**31))
     if is_balanced:
-        plan = _BalancedPlan(arrays, group_ids, balance_groups, batch_size, steps)
+        plan = BalancedPlan(arrays, group_ids, balance_groups, batch_size, steps)
         if undo_weights:
             arrays = plan.undo(arrays)
         return _dataset(arrays, batch_size, steps, steps * batch_size, plan.order, seed)
@@ -208,6 +209,7 @@ def _dataset(
     batches = gathered(schedule).unbatch()
     counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
     dataset = counted.with_options(options)
+    # The first is for everybody, the others are for `compiled_loop`.
     dataset.set_epoch = passes.assign
     dataset.blocks = functools.cache(blocks)
     dataset.count_pass = lambda: passes.assign_add(1)
@@ -263,131 +265,6 @@ def _shuffled(count: int) -> Any:
         return tf.random.experimental.stateless_shuffle(rows, seed)
 
     return order
-
-
-class _BalancedPlan:
-    """How many rows of each group a batch holds, and which.
-
-    An epoch shuffles the rows of each group; slot `j` of group `k` in batch `t` takes
-    row `t * quota[k] + j` of the group, from the start again where the group ends.
-    """
-
-    def __init__(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        name: str,
-        shares: Any,
-        batch_size: int,
-        steps: int,
-    ) -> None:
-        if name not in arrays:
-            raise ValueError(
-                f"`balance_groups` needs the ids as the entry `{name}`. Pack them, or "
-                f"name another entry by `group_ids=`. {received(keys=list(arrays))}"
-            )
-        ids = arrays[name].reshape(-1)
-        present, self._member, sizes = np.unique(
-            ids, return_inverse=True, return_counts=True
-        )
-        wanted = _shares(shares, present, sizes)
-        quota = _quotas(wanted, batch_size)
-        self._factor = (sizes / sizes.sum()) / (quota / batch_size)
-        group = np.repeat(np.arange(len(quota)), quota)
-        within = np.concatenate([np.arange(n) for n in quota])
-        # Spread evenly over the batch, so that each replica's part of it has them all.
-        spread = np.argsort((within + 0.5) / quota[group], kind="stable")
-        group, within = group[spread], within[spread]
-        self._within, self._quota, self._sizes = within, quota[group], sizes[group]
-        self._begin = (np.cumsum(sizes) - sizes)[group]
-        self._groups = len(sizes)
-        self._steps = steps
-
-    def order(self, seed: Any) -> Any:
-        """The rows of an epoch, batch after batch."""
-        import tensorflow as tf
-
-        # Beside the graph, in which it would be copied with every iterator.
-        with tf.init_scope(), tf.device("/CPU:0"):
-            member = tf.constant(self._member, tf.int32)
-            begin, quota = tf.constant(self._begin), tf.constant(self._quota)
-            within, sizes = tf.constant(self._within), tf.constant(self._sizes)
-        count = tf.size(member, tf.int64)
-        shuffled = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-        # A sort of all rows by group takes several times as long.
-        by_group = tf.dynamic_partition(shuffled, tf.gather(member, shuffled), self._groups)
-        rows = tf.concat(by_group, 0)
-        step = tf.range(self._steps, dtype=tf.int64)[:, None]
-        place = begin + (step * quota + within) % sizes
-        return tf.gather(rows, tf.reshape(place, (-1,)))
-
-    def undo(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays with every sample weight times its group's factor."""
-        weights = [
-            n for n in arrays if n == SAMPLE_WEIGHT or n.endswith(f"_{SAMPLE_WEIGHT}")
-        ]
-        if not weights:
-            raise ValueError(
-                "`undo_weights` needs an entry `sample_weight` to put the weights into. "
-                "Build the model with `sample_weight=True`, and pack weights of 1. "
-                f"{received(keys=list(arrays))}"
-            )
-        changed = dict(arrays)
-        factor = self._factor[self._member]
-        for name in weights:
-            weight = arrays[name]
-            axes = (-1,) + (1,) * (weight.ndim - 1)
-            changed[name] = (weight * factor.reshape(axes)).astype(weight.dtype)
-        return changed
-
-
-def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The share of each id that is present, rows without a group among them."""
-    is_group = present >= 0
-    ids = present[is_group].tolist()
-    if not ids:
-        raise ValueError(
-            "`balance_groups` needs rows with a group. Leave it away. Received: ids that "
-            "are all -1."
-        )
-    if isinstance(shares, bool):
-        given = dict.fromkeys(ids, 1.0)
-    elif isinstance(shares, Mapping):
-        given = {int(k): share for k, share in shares.items()}
-    else:
-        given = dict(enumerate(np.asarray(shares).tolist()))
-    if sorted(given) != ids:
-        raise ValueError(
-            "`balance_groups` must have one share for each group in the data. "
-            f"{received(shares_of=sorted(given), groups=ids)}"
-        )
-    bad = {k: share for k, share in given.items() if not 0 < share < np.inf}
-    if bad:
-        raise ValueError(
-            "`balance_groups` must hold shares above 0, so that every batch has every "
-            f"group. {received(**{f'balance_groups[{k}]': v for k, v in bad.items()})}"
-        )
-    wanted = np.zeros(len(present))
-    wanted[is_group] = [given[k] for k in ids]
-    share_of_groups = sizes[is_group].sum() / sizes.sum()
-    wanted *= share_of_groups / wanted.sum()
-    wanted[~is_group] = 1.0 - share_of_groups
-    return wanted
-
-
-def _quotas(shares: np.ndarray, batch_size: int) -> np.ndarray:
-    """Whole rows of a batch by share, at least one each, `batch_size` in all."""
-    if len(shares) > batch_size:
-        raise ValueError(
-            "With `balance_groups` a batch must have a row for each group. Make "
-            f"`batch_size` larger. {received(groups=len(shares), batch_size=batch_size)}"
-        )
-    ideal = shares * batch_size
-    quota = np.maximum(np.floor(ideal + 1e-9), 1).astype("int64")
-    while quota.sum() < batch_size:
-        quota[np.argmax(ideal - quota)] += 1
-    while quota.sum() > batch_size:
-        quota[np.argmax(np.where(quota > 1, quota - ideal, -np.inf))] -= 1
-    return quota
 
 
 def _rows(arrays: Mapping[str, np.ndarray]) -> int:
