@@ -31,29 +31,47 @@ def looped(
         data: Name of the argument that may be such a dataset.
         steps: Name of the one that limits its steps.
     """
+    name = f"{kind}_function"
     dataset: Any = given.get(data)
-    if not hasattr(dataset, "set_epoch") or given.get(steps) is not None:
+    is_pass = hasattr(dataset, "set_epoch") and given.get(steps) is None
+    if is_pass:
+        # A pass is an epoch. Where Keras has to find that out it makes a second iterator
+        # in each epoch, for nothing.
+        given[steps] = int(dataset.cardinality())
+    former = getattr(model, name)
+    if is_pass and _can_loop(model):
+        given[data] = dataset.blocks(model.steps_per_execution)
+        function = functools.partial(_loop(model, kind), dataset.count_pass)
+    elif isinstance(former, functools.partial):
+        # A callback feeds other data while a loop is in place: Keras makes its own.
+        function = None
+    else:
         yield
         return
-    # A pass is an epoch. Where Keras has to find that out it makes a second iterator in
-    # each epoch, for nothing.
-    given[steps] = int(dataset.cardinality())
-    if not _can_loop(model):
+    setattr(model, name, function)
+    try:
         yield
-        return
-    given[data] = dataset.blocks(model.steps_per_execution)
+    finally:
+        setattr(model, name, former)
+
+
+def _loop(model: keras.Model, kind: str) -> Callable:
     if kind not in model.loops:
         step = getattr(model, f"{kind}_step")
         is_jax = keras.backend.backend() == "jax"
         model.loops[kind] = _jax_loop(step) if is_jax else _tensorflow_loop(model, step)
-    # Keras makes these functions where there are none.
-    name = f"{kind}_function"
-    of_keras = getattr(model, name)
-    setattr(model, name, functools.partial(model.loops[kind], dataset.count_pass))
-    try:
-        yield
-    finally:
-        setattr(model, name, of_keras)
+    return model.loops[kind]
+
+
+def _execution(iterator: Any, count_pass: Callable) -> Iterator[tuple[dict, Any]]:
+    """The blocks of one execution, each with the number of its batches."""
+    is_end = False
+    while not is_end:
+        batches, block = next(iterator)
+        yield batches, block["count"]
+        is_end = bool(block["is_end"])
+        if block["is_last"]:
+            count_pass()
 
 
 def _can_loop(model: keras.Model) -> bool:
@@ -86,13 +104,8 @@ def _tensorflow_loop(model: keras.Model, step: Callable) -> Callable:
     compiled = tf.function(steps, jit_compile=True, reduce_retracing=True)
 
     def execution(count_pass: Callable, iterator: Any) -> dict:
-        is_end = False
-        while not is_end:
-            batches, block = next(iterator)
-            logs = compiled(batches, block["count"])
-            is_end = bool(block["is_end"])
-            if block["is_last"]:
-                count_pass()
+        for batches, count in _execution(iterator, count_pass):
+            logs = compiled(batches, count)
         return logs
 
     return execution
@@ -114,13 +127,8 @@ def _jax_loop(step: Callable) -> Callable:
     compiled = jax.jit(steps, donate_argnums=0)
 
     def execution(count_pass: Callable, state: tuple, iterator: Any) -> tuple[dict, tuple]:
-        is_end = False
-        while not is_end:
-            batches, block = next(iterator)
-            logs, state = compiled(state, batches, block["count"])
-            is_end = bool(block["is_end"])
-            if block["is_last"]:
-                count_pass()
+        for batches, count in _execution(iterator, count_pass):
+            logs, state = compiled(state, batches, count)
         return logs, state
 
     return execution

@@ -99,6 +99,7 @@ class TrainingModel(ResumableModel):
         # as Keras's is, so that it is no part of a saved model.
         tracker = LossTracker(list(self._logged.values()))
         object.__setattr__(self, "_own_loss_tracker", tracker)
+        self.loops: dict[str, Any] = {}
         separate_losses(self)
 
     # What the model is made of ------------------------------------------------
@@ -215,7 +216,7 @@ class TrainingModel(ResumableModel):
         self.loss = None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         object.__setattr__(self, "_loss_tracker", self._own_loss_tracker)
-        self.loops: dict[str, Any] = {}
+        self.loops = {}
 
     def compile_from_config(self, config):
         # As Keras does it for models that leave `compile` alone.
@@ -250,12 +251,14 @@ class TrainingModel(ResumableModel):
     def train_on_batch(self, x, y=None, *args, **kwargs):
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)
         self._check_call("train_on_batch", given)
-        return super().train_on_batch(x, y, *args, **kwargs)
+        with looped(self, "train", {}, "x", "steps"):
+            return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
         given = _bind(super().test_on_batch, x, y, *args, **kwargs)
         self._check_call("test_on_batch", given)
-        return super().test_on_batch(x, y, *args, **kwargs)
+        with looped(self, "test", {}, "x", "steps"):
+            return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(self, x, **kwargs):
         if isinstance(x, Mapping) or not hasattr(x, "element_spec"):

@@ -219,6 +219,25 @@ def test_other_data_trains_before_and_after():
     assert_alike(found[1], found[0])
 
 
+def test_a_callback_may_evaluate_other_data_within():
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.by_rows = self.model.evaluate(
+                packed, batch_size=BATCH, verbose=0, return_dict=True
+            )
+            self.at_once = self.model.test_on_batch(packed, return_dict=True)
+
+    model, look = a_model(), Look()
+    packed = packed_rows(model)
+    data, held_out = (alk.make_dataset(packed, BATCH, seed=1) for _ in range(2))
+    history = model.fit(
+        data, validation_data=held_out, epochs=2, verbose=0, callbacks=[look]
+    ).history
+    wanted = history["val_mse"][-1]
+    assert look.by_rows["mse"] == pytest.approx(wanted, rel=1e-6)
+    assert float(look.at_once["mse"]) == pytest.approx(wanted, rel=1e-6)
+
+
 def test_an_error_within_leaves_a_model_that_trains():
     class Fail(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
