@@ -92,5 +92,15 @@ def check_number(
             )
 
 
+def check_positive(*, is_infinity_allowed: bool = False, **numbers: Any) -> None:
+    """Raise unless every value is a number above 0."""
+    check_number(**numbers)
+    for name, number in numbers.items():
+        value = float(number)
+        if value <= 0 or (value == float("inf") and not is_infinity_allowed):
+            kind = "positive, or infinity for no limit" if is_infinity_allowed else "positive"
+            raise ValueError(f"`{name}` must be {kind}. {received(**{name: repr(number)})}")
+
+
 def _shapes_fit(a: tuple, b: tuple) -> bool:
     return len(a) == len(b) and all(i is None or j is None or i == j for i, j in zip(a, b))

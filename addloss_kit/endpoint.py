@@ -115,7 +115,8 @@ class LossEndpoint(keras.layers.Layer):
             mask = mask_of.get(bound.sources.get(Y_PRED, ""))
             if mask is not None and bound.term.accepts("mask"):
                 given["mask"] = mask
-            value = bound.term.compute_loss(bool(training), **given)
+            factor = 1.0 if bound.weight is None else bound.weight
+            value = bound.term.compute_loss(bool(training), factor, **given)
             if len(value.shape) != 0:
                 raise ValueError(
                     f"The term `{bound.name}` must be a scalar. Reduce it, as with "

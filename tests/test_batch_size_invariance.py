@@ -36,10 +36,9 @@ def objective(parameters, x, y, ids, num_groups):
     return error.mean() + LOSS_WEIGHT * squares / (num_groups * (num_groups - 1))
 
 
-def train(x, y, ids, num_groups, *, batch_size, epochs, learning_rate, momentum=None):
-    """The objective that training ends at; the default momentum if none is given."""
+def train(x, y, ids, num_groups, *, batch_size, epochs, learning_rate, **options):
+    """The objective that training ends at, with these options of the gap."""
     keras.utils.set_random_seed(0)
-    options = {} if momentum is None else {"momentum": momentum}
     layer = keras.layers.Dense(1, kernel_initializer="zeros")
     predictor = keras.Sequential([keras.Input((FEATURES,)), layer])
     model = alk.build_training_model(
@@ -67,10 +66,11 @@ def train(x, y, ids, num_groups, *, batch_size, epochs, learning_rate, momentum=
 def test_batches_of_16_end_where_the_full_batch_ends_and_the_plug_in_does_not(num_groups):
     x, y, ids = rows(num_groups)
     data = x, y, ids, num_groups
-    full = train(*data, batch_size=ROWS, epochs=300, learning_rate=0.05, momentum=0)
+    plain = {"momentum": 0, "max_force": float("inf")}
+    full = train(*data, batch_size=ROWS, epochs=300, learning_rate=0.05, **plain)
     small = {"batch_size": 16, "epochs": 20, "learning_rate": 0.01}
     running = train(*data, **small)
-    plug_in = train(*data, **small, momentum=0)
+    plug_in = train(*data, **small, **plain)
     best = minimize(
         objective,
         np.zeros(FEATURES + 1),

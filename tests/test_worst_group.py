@@ -143,7 +143,7 @@ def test_training_goes_on_from_the_file_where_it_stood(tmp_path, rng):
     ("options", "message"),
     [
         ({"step_size": 0.0}, "`step_size` must be positive"),
-        ({"step_size": -1.0}, "`step_size` must lie in"),
+        ({"step_size": -1.0}, "`step_size` must be positive"),
         ({"momentum": 1.0}, "`momentum` must lie in"),
     ],
 )

@@ -1,6 +1,7 @@
 """The formulas as pure functions on tensors: no state, no config."""
 
 from addloss_kit.functional.groups import group_gap as group_gap
+from addloss_kit.functional.groups import group_gap_slopes as group_gap_slopes
 from addloss_kit.functional.groups import group_means as group_means
 from addloss_kit.functional.groups import group_totals as group_totals
 from addloss_kit.functional.mmd import group_mmd as group_mmd
@@ -17,6 +18,7 @@ from addloss_kit.functional.weighted import weighted_rmse as weighted_rmse
 __all__ = [
     "align_weight",
     "group_gap",
+    "group_gap_slopes",
     "group_means",
     "group_mmd",
     "group_totals",

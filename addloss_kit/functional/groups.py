@@ -130,7 +130,8 @@ def group_gap(
     present = ops.cast(is_present, means.dtype)
     count = ops.sum(present)
     if between == "range":
-        spread = _range(means, is_present)
+        highest, lowest = _extremes(means, is_present)
+        spread = highest - lowest
         return ops.square(spread) if distance == "squared" else spread
     if between == "overall":
         shares = present if shares is None else present * shares
@@ -152,10 +153,75 @@ def group_gap(
     return ops.divide_no_nan(2.0 * ops.sum(factor * ordered), count * (count - 1.0))
 
 
-def _range(means, is_present):
+def group_gap_slopes(
+    means,
+    is_present=None,
+    *,
+    distance="squared",
+    between="pairs",
+    shares=None,
+):
+    r"""Derivative of `group_gap` by each group's mean error.
+
+    $$\partial\,\mathrm{gap} / \partial \bar e_k$$
+
+    For two groups and the squared distance it is $\pm 2(\bar e_0 - \bar e_1)$.
+
+    Args:
+        means, is_present, distance, between, shares: As in `group_gap`.
+
+    Returns:
+        Tensor `(num_groups,)`: without unit for the absolute distance, in the units
+        of the error for the squared one; 0 for an absent group, and 0 throughout if
+        fewer than two are present. The slopes add up to 0. Where means coincide, the
+        absolute distance has a kink and its slope is one of many.
+
+    Raises:
+        ValueError: If an option is none of those above.
+
+    Example:
+        >>> [float(slope) for slope in group_gap_slopes([1.0, 3.0])]
+        [-4.0, 4.0]
+    """
+    check_one_of(DISTANCES, distance=distance)
+    check_one_of(BETWEEN, between=between)
+    means = ops.convert_to_tensor(means)
+    if is_present is None:
+        is_present = ops.ones_like(means, dtype="bool")
+    present = ops.cast(is_present, means.dtype)
+    count = ops.sum(present)
+    if between == "range":
+        highest, lowest = _extremes(means, is_present)
+        is_high = present * _flag(means >= highest, means)
+        is_low = present * _flag(means <= lowest, means)
+        slopes = ops.divide_no_nan(is_high, ops.sum(is_high))
+        slopes = slopes - ops.divide_no_nan(is_low, ops.sum(is_low))
+        return 2.0 * (highest - lowest) * slopes if distance == "squared" else slopes
+    if between == "overall":
+        shares = present if shares is None else present * shares
+        shares = ops.divide_no_nan(shares, ops.sum(shares))
+        offset = means - ops.sum(shares * means)
+        offset = 2.0 * offset if distance == "squared" else ops.sign(offset)
+        slopes = ops.divide_no_nan(present * offset, count)
+        return slopes - shares * ops.sum(slopes)
+    if distance == "squared":
+        center = ops.divide_no_nan(ops.sum(present * means), count)
+        slopes = 4.0 * present * (means - center)
+        return ops.divide_no_nan(slopes, count - 1.0) * _flag(count > 1, means)
+    # Of the sorted means, as in `group_gap`; `rank` is each group's place among them.
+    order = ops.argsort(ops.where(is_present, means, _largest(means)))
+    rank = ops.cast(ops.argsort(order), means.dtype)
+    slopes = present * (2.0 * rank - count + 1.0)
+    return ops.divide_no_nan(2.0 * slopes, count * (count - 1.0))
+
+
+def _extremes(means, is_present):
+    """The largest and the smallest mean of the present groups; 0 and 0 if none is."""
+    is_any = ops.any(is_present)
     highest = ops.max(ops.where(is_present, means, -_largest(means)))
     lowest = ops.min(ops.where(is_present, means, _largest(means)))
-    return ops.where(ops.any(is_present), highest - lowest, ops.zeros_like(highest))
+    zero = ops.zeros_like(highest)
+    return ops.where(is_any, highest, zero), ops.where(is_any, lowest, zero)
 
 
 def _largest(means):

@@ -10,10 +10,10 @@ import numpy as np
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_number, received
+from addloss_kit._checks import check_number, check_positive, received
 from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.multipliers import Multipliers, positive_part, soft_threshold
-from addloss_kit.losses.running_totals import RunningTotals
+from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
 
 
 class _Constraint(GroupTerm):
@@ -27,21 +27,16 @@ class _Constraint(GroupTerm):
         *,
         step_size: float,
         penalty: float,
-        momentum: float,
+        momentum: float | str,
         tolerance: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, **kwargs)
-        check_number(low=0.0, step_size=step_size, penalty=penalty, tolerance=tolerance)
-        check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
-        if float(step_size) == 0 or float(penalty) == 0:
-            raise ValueError(
-                "`step_size` and `penalty` must be positive, else the bound has no "
-                f"effect. {received(step_size=step_size, penalty=penalty)}"
-            )
+        check_positive(step_size=step_size, penalty=penalty)
+        check_number(low=0.0, tolerance=tolerance)
         self.step_size = float(step_size)
         self.penalty = float(penalty)
-        self.momentum = float(momentum)
+        self.momentum = check_momentum(momentum)
         self.tolerance = float(tolerance)
 
     def build(self, input_shape: Any = None) -> None:
@@ -89,8 +84,8 @@ class BoundedGroupLoss(_Constraint):
         error: Error of a sample, as in `GroupGap`.
         step_size: η, how far a multiplier moves in a step at a violation of 100 %.
         penalty: c, the force that a violation of 100 % or more has at once.
-        momentum: How much of the running totals a step keeps, in `[0, 1)`; it
-            smooths the penalty's view of ē_k.
+        momentum: How much of the running totals a step keeps, `"auto"` or in
+            `[0, 1)`, as in `GroupGap`; it smooths the penalty's view of ē_k.
         tolerance: By what share a bound may be exceeded and `is_met` still be 1.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history; `"bounded_group_loss"`.
@@ -125,7 +120,7 @@ class BoundedGroupLoss(_Constraint):
         error: Any = "squared_error",
         step_size: float = 0.01,
         penalty: float = 1.0,
-        momentum: float = 0.99,
+        momentum: float | str = AUTO,
         tolerance: float = 0.02,
         group_ids: str = "group_ids",
         **kwargs: Any,
@@ -206,8 +201,8 @@ class GroupGapConstraint(_Constraint):
         step_size: η, how far a multiplier moves in a step at a violation as large as
             the overall mean error.
         penalty: c, the force that such a violation, or a larger one, has at once.
-        momentum: How much of the running totals a step keeps, in `[0, 1)`; it
-            smooths the penalty's view of ē_k.
+        momentum: How much of the running totals a step keeps, `"auto"` or in
+            `[0, 1)`, as in `GroupGap`; it smooths the penalty's view of ē_k.
         tolerance: By what share the bound may be exceeded and `is_met` still be 1.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history; `"group_gap_constraint"`.
@@ -241,7 +236,7 @@ class GroupGapConstraint(_Constraint):
         error: Any = "squared_error",
         step_size: float = 0.01,
         penalty: float = 1.0,
-        momentum: float = 0.99,
+        momentum: float | str = AUTO,
         tolerance: float = 0.02,
         group_ids: str = "group_ids",
         **kwargs: Any,

@@ -8,10 +8,11 @@ import keras
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_number, check_one_of
+from addloss_kit._checks import check_one_of, check_positive
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
+from addloss_kit.losses.forces import PUSHES, limited_slopes
 from addloss_kit.losses.group_term import GroupTerm
-from addloss_kit.losses.running_totals import RunningTotals
+from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
@@ -28,6 +29,16 @@ class GroupGap(GroupTerm):
     the running weight totals, which is linear in the batch and so unbiased at
     any batch size. A group that the batch lacks keeps its running mean.
 
+    The value is the gap, always; its *force* is limited. Without a limit a large
+    gap, a large loss weight or a mean that lags behind the model pull so hard that
+    training climbs instead of falling. So the force on a group's mean, the term's
+    factor in the total loss times the derivative of the gap, counts up to
+    `max_force`: as much as a loss of weight 1 pulls on all rows together. (Beyond,
+    the squared gap trains as the absolute one does.) A force that makes a group's
+    error larger counts up to four times the group's share of the rows besides.
+    Where the optimum needs more than that, training ends with a larger gap than the
+    loss weight asks for: raise `max_force`.
+
     Outside training (`evaluate`, `validation_data`) the value is the plug-in of
     the batch at hand; for the exact gap over an epoch use `metrics.GroupGap`.
 
@@ -38,9 +49,14 @@ class GroupGap(GroupTerm):
         distance: `"squared"` or `"absolute"`.
         between: `"pairs"` (mean over pairs), `"range"` (largest less smallest)
             or `"overall"` (each to the overall mean); see `functional.group_gap`.
-        momentum: How much of the running totals a step keeps, in `[0, 1)`; they
-            remember about `1 / (1 - momentum)` steps. 0 is the plug-in: the gap
-            of the batch alone.
+        momentum: How much of the running totals a step keeps. `"auto"` remembers
+            about a twentieth of the training so far, up to 333 steps; a number in
+            `[0, 1)` about `1 / (1 - momentum)` steps. 0 is the plug-in: the gap of
+            the batch alone.
+        max_force: Largest force on a group's mean error, positive, without unit;
+            `float("inf")` for none, as the first release had.
+        push: `"both"`, or `"down"` to close the gap by making errors smaller only:
+            nothing then pushes the error of a better-off group up (levelling down).
         absent_group: With `momentum=0` and in evaluation, what a group without
             rows does: `"skip"` leaves it out; `"zero_error"` takes its error as
             0, which punishes the other groups.
@@ -70,7 +86,9 @@ class GroupGap(GroupTerm):
         error: Any = "squared_error",
         distance: str = "squared",
         between: str = "pairs",
-        momentum: float = 0.99,
+        momentum: float | str = AUTO,
+        max_force: float = 1.0,
+        push: str = "both",
         absent_group: str = "skip",
         group_ids: str = "group_ids",
         **kwargs: Any,
@@ -79,19 +97,22 @@ class GroupGap(GroupTerm):
         check_one_of(DISTANCES, distance=distance)
         check_one_of(BETWEEN, between=between)
         check_one_of(("skip", "zero_error"), absent_group=absent_group)
-        check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
+        check_one_of(PUSHES, push=push)
+        check_positive(max_force=max_force, is_infinity_allowed=True)
         self.distance = distance
         self.between = between
-        self.momentum = float(momentum)
+        self.momentum = check_momentum(momentum)
+        self.max_force = float(max_force)
+        self.push = push
         self.absent_group = absent_group
         self.running: RunningTotals | None = None
 
     def build(self, input_shape: Any = None) -> None:
-        if self.momentum > 0:
+        if self.momentum != 0:
             self.running = RunningTotals(self, self.num_groups, self.momentum)
         super().build(input_shape)
 
-    def value(self, totals: Any, training: bool = False) -> Any:
+    def value(self, totals: Any, training: bool = False, loss_weight: Any = 1.0) -> Any:
         if training and self.running is not None:
             means, weight = self.running.update(totals)
         else:
@@ -99,13 +120,22 @@ class GroupGap(GroupTerm):
         is_present = weight > 0
         if self.absent_group == "zero_error" and not (training and self.running):
             is_present = ops.ones_like(is_present)
-        return functional.group_gap(
-            means,
-            is_present,
-            distance=self.distance,
-            between=self.between,
-            shares=weight,
+        known = ops.stop_gradient(means)
+        options: Any = {
+            "distance": self.distance,
+            "between": self.between,
+            "shares": weight,
+        }
+        slopes = limited_slopes(
+            functional.group_gap_slopes(known, is_present, **options),
+            ops.divide_no_nan(weight, ops.sum(weight)),
+            loss_weight,
+            max_force=self.max_force,
+            push=self.push,
         )
+        # The value is the gap; the gradient that of the limited force.
+        gap = functional.group_gap(known, is_present, **options)
+        return gap + ops.sum(slopes * (means - known))
 
     def get_config(self) -> dict:
         return {
@@ -113,5 +143,12 @@ class GroupGap(GroupTerm):
             "distance": self.distance,
             "between": self.between,
             "momentum": self.momentum,
+            "max_force": self.max_force,
+            "push": self.push,
             "absent_group": self.absent_group,
         }
+
+    @classmethod
+    def from_config(cls, config: dict) -> GroupGap:
+        # A model that the first release saved goes on as it began: without a limit.
+        return super().from_config({"max_force": float("inf"), **config})

@@ -61,7 +61,11 @@ class LossTerm(keras.layers.Layer):
         )
 
     def value(self, totals: Any, training: bool = False) -> Any:
-        """The scalar loss from the totals; a weighted mean by default."""
+        """The scalar loss from the totals; a weighted mean by default.
+
+        An override with a parameter `loss_weight` is told the term's factor in the
+        total loss: a number or a scalar tensor.
+        """
         return ops.divide_no_nan(*totals)
 
     def field(self, argument: str, prediction: Any) -> Field:
@@ -120,11 +124,22 @@ class LossTerm(keras.layers.Layer):
         kwargs.setdefault("aggregation", "only_first_replica")
         return super().add_weight(*args, **kwargs)
 
-    def compute_loss(self, training: bool = False, **arguments: Any) -> Any:
-        """The value over the whole batch, on however many replicas it lies."""
+    def compute_loss(
+        self, training: bool = False, loss_weight: Any = 1.0, /, **arguments: Any
+    ) -> Any:
+        """The value over the whole batch, on however many replicas it lies.
+
+        Args:
+            training: Whether in `fit`.
+            loss_weight: The term's factor in the total loss.
+            **arguments: Those of `totals`.
+        """
         if self.accepts("training"):
             arguments["training"] = training
-        return self.value(sum_over_replicas(self.totals(**arguments)), training)
+        totals = sum_over_replicas(self.totals(**arguments))
+        if "loss_weight" in inspect.signature(self.value).parameters:
+            return self.value(totals, training, loss_weight=loss_weight)
+        return self.value(totals, training)
 
     def __call__(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
         if not self.built:
@@ -132,6 +147,7 @@ class LossTerm(keras.layers.Layer):
         bound = inspect.Signature(self._signature()).bind(*args, **kwargs).arguments
         return self.compute_loss(
             training,
+            1.0,
             **{name: _as_tensor(name, x, self.compute_dtype) for name, x in bound.items()},
         )
 

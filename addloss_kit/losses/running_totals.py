@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from addloss_kit import functional
+from addloss_kit._checks import check_number, received
 
 # How many times the weight that the running totals expect of a group in a batch
 # may enter the gradient. Shuffled batches seldom exceed it; but a group that comes
@@ -20,16 +21,43 @@ from addloss_kit import functional
 _MAX_FACTOR = 3.0
 
 
+# The memory of `momentum="auto"`: at step t it keeps (1 + t) / (20 + t), which is a
+# memory of a twentieth of the training so far, up to 333 steps. A model changes most
+# at the start, where a long memory describes a model that is gone; later the noise of
+# small groups is what matters. Tried beside it (docs/studies/networks.md): fixed
+# memories, and a Kalman gain a group.
+AUTO = "auto"
+_AUTO_SHARE = 20.0
+_AUTO_LARGEST = 0.997
+
+
+def check_momentum(momentum: float | str) -> float | str:
+    """The momentum as a number, or `"auto"`.
+
+    Raises:
+        ValueError: If it is neither that word nor in `[0, 1)`.
+    """
+    if isinstance(momentum, str) and momentum == AUTO:
+        return AUTO
+    if isinstance(momentum, str):
+        raise ValueError(
+            f"`momentum` must be \"auto\" or a number in [0, 1). {received(momentum=momentum)}"
+        )
+    check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
+    return float(momentum)
+
+
 class RunningTotals:
     """Exponentially decayed totals per row, held as weights of a layer.
 
     Args:
         layer: The layer that owns the weights, so that they are saved.
         num_groups: Number of groups K.
-        momentum: How much of the totals a step keeps, in `(0, 1)`.
+        momentum: How much of the totals a step keeps, in `(0, 1)`; or `"auto"`, a
+            memory that grows with the training.
     """
 
-    def __init__(self, layer: keras.layers.Layer, num_groups: int, momentum: float):
+    def __init__(self, layer: keras.layers.Layer, num_groups: int, momentum: float | str):
         self.momentum = momentum
 
         def zeros(name: str, shape: tuple) -> Any:
@@ -45,6 +73,7 @@ class RunningTotals:
         # The sum of the decaying factors: the totals are biased towards their
         # start of 0 by just this much.
         self.mass = zeros("running_mass", ())
+        self.steps = zeros("running_steps", ()) if momentum == AUTO else None
 
     def update(self, totals: dict) -> tuple[Any, Any]:
         """Take in a batch.
@@ -60,20 +89,15 @@ class RunningTotals:
             the running weight, 0 for a group never seen.
         """
         rows = totals["rows"]
-        # A batch without rows says nothing, so nothing decays.
-        dtype = self.error.dtype
-        # Not `cast`, nor `where` alone: both make a Python number float32 first.
-        momentum = ops.convert_to_tensor(self.momentum, dtype)
-        keep = ops.where(rows > 0, momentum, ops.ones_like(momentum))
-        values = {
-            "error": self._decay(
-                self.error, ops.divide_no_nan(totals["error"], rows), keep
-            ),
-            "weight": self._decay(
-                self.weight, ops.divide_no_nan(totals["weight"], rows), keep
-            ),
-            "mass": self._decay(self.mass, ops.ones_like(rows), keep),
-        }
+        # A batch without rows says nothing, so nothing decays; and one that overflowed,
+        # whose step a loss-scaling optimizer skips, would stay in the totals for good.
+        is_taken = ops.logical_and(rows > 0, ops.isfinite(ops.sum(totals["error"])))
+        keep = self._keep(is_taken)
+        values = {}
+        for name, variable in (("error", self.error), ("weight", self.weight)):
+            news = ops.divide_no_nan(totals[name], rows)
+            values[name] = self._decay(variable, news, keep, is_taken)
+        values["mass"] = self._decay(self.mass, ops.ones_like(rows), keep, is_taken)
         for name, value in values.items():
             getattr(self, name).assign(value)
         means = functional.group_means(values["error"], values["weight"])
@@ -115,7 +139,18 @@ class RunningTotals:
         expected = ops.cast(totals["rows"] * share, weight.dtype)
         return ops.stop_gradient(ops.maximum(expected, weight / _MAX_FACTOR))
 
+    def _keep(self, is_taken: Any) -> Any:
+        """How much of the totals this step keeps; counts the step."""
+        dtype = self.error.dtype
+        if self.steps is None:
+            # Not `cast`: that makes a Python number float32 first.
+            return ops.convert_to_tensor(self.momentum, dtype)
+        keep = ops.minimum((self.steps + 1.0) / (self.steps + _AUTO_SHARE), _AUTO_LARGEST)
+        self.steps.assign(self.steps + ops.cast(is_taken, dtype))
+        return keep
+
     @staticmethod
-    def _decay(variable: Any, news: Any, keep: Any) -> Any:
+    def _decay(variable: Any, news: Any, keep: Any, is_taken: Any) -> Any:
         news = ops.stop_gradient(ops.cast(news, variable.dtype))
-        return keep * variable + (1.0 - keep) * news
+        former = ops.convert_to_tensor(variable)
+        return ops.where(is_taken, keep * former + (1.0 - keep) * news, former)

@@ -7,10 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_number, received
+from addloss_kit._checks import check_positive
 from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.multipliers import shown_by_group
-from addloss_kit.losses.running_totals import RunningTotals
+from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
+
+# How far a log weight moves in a step at an error that is twice the overall mean.
+_RELATIVE_STEP = 0.01
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
@@ -34,9 +37,10 @@ class WorstGroup(GroupTerm):
     Args:
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
         error: Error of a sample, as in `GroupGap`.
-        step_size: η, per unit of the error: 0.01 suits errors of about 1. For
-            errors of about s take 0.01 / s, or scale the target.
-        momentum: How much of the running totals a step keeps, in `[0, 1)`.
+        step_size: η, per unit of the error; or `"auto"`, 0.01 over the overall mean
+            error of the running totals, which suits targets in any unit.
+        momentum: How much of the running totals a step keeps, `"auto"` or in
+            `[0, 1)`, as in `GroupGap`.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history; `"worst_group"`.
 
@@ -67,22 +71,18 @@ class WorstGroup(GroupTerm):
         self,
         num_groups: int,
         *,
-        step_size: float = 0.01,
+        step_size: float | str = AUTO,
         error: Any = "squared_error",
-        momentum: float = 0.99,
+        momentum: float | str = AUTO,
         group_ids: str = "group_ids",
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, error=error, group_ids=group_ids, **kwargs)
-        check_number(low=0.0, step_size=step_size)
-        check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
-        if float(step_size) == 0:
-            raise ValueError(
-                "`step_size` must be positive, else all groups weigh the same. "
-                f"{received(step_size=step_size)}"
-            )
-        self.step_size = float(step_size)
-        self.momentum = float(momentum)
+        if step_size != AUTO:
+            check_positive(step_size=step_size)
+            step_size = float(step_size)
+        self.step_size = step_size
+        self.momentum = check_momentum(momentum)
 
     def build(self, input_shape: Any = None) -> None:
         self.running = RunningTotals(self, self.num_groups, self.momentum)
@@ -103,7 +103,13 @@ class WorstGroup(GroupTerm):
         # What all groups' errors are measured from cancels in q, but not in its
         # noise: this level is that of every group at the solution.
         level = ops.sum(self._weights(is_seen) * ops.stop_gradient(means))
-        step = self.step_size * self.running.excess(totals, level)
+        step = self.running.excess(totals, level)
+        if self.step_size == AUTO:
+            known = ops.stop_gradient(means)
+            unit = ops.divide_no_nan(ops.sum(weight * known), ops.sum(weight))
+            step = ops.divide_no_nan(_RELATIVE_STEP * step, unit)
+        else:
+            step = self.step_size * step
         moved = self.log_weights + step
         self.log_weights.assign(moved - ops.max(moved))
         return ops.sum(self._weights(is_seen) * means)

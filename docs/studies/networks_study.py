@@ -1,0 +1,424 @@
+"""Does the gap train where training is hard: networks, large steps, rare groups?
+
+Trains networks on MSE + weight · gap² with the kit's own `losses.GroupGap`, as one
+`lax.scan` over the steps, over weights × step sizes × seeds at once: the default, the
+plug-in (`momentum=0`, no limit), what the first release did (`momentum=0.99`, no
+limit), and each half of the default by itself. The objective over all training rows
+at the end is set beside that of training on all rows at once, with the same number of
+steps and the same step sizes.
+
+    KERAS_BACKEND=jax python networks_study.py             # the tables of networks.md
+    KERAS_BACKEND=jax python networks_study.py --quick     # a smaller grid, minutes
+    KERAS_BACKEND=jax python networks_study.py --held-out  # rows that training lacks
+
+It needs JAX and scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import time
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from keras import layers
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+
+from addloss_kit.losses import GroupGap
+
+ROWS = 1200
+WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+ADAM = (0.001, 0.003, 0.01)
+SGD = (0.001, 0.01)
+INFINITY = float("inf")
+METHODS = {
+    "all rows": {"momentum": 0.0, "max_force": INFINITY},
+    "plug-in": {"momentum": 0.0, "max_force": INFINITY},
+    "first release": {"momentum": 0.99, "max_force": INFINITY},
+    "default": {},
+    "plug-in, limited": {"momentum": 0.0},
+    "0.99, limited": {"momentum": 0.99},
+    "push down": {"push": "down"},
+}
+
+
+# Data ----------------------------------------------------------------------------
+
+
+def made(shares, features, seed=0, rows=ROWS, length=None):
+    """Rows for training and as many held out; groups differ in slopes and noise."""
+    rng = np.random.default_rng(seed)
+    shares = np.asarray(shares) / np.sum(shares)
+    k = len(shares)
+    ids = rng.choice(k, size=2 * rows, p=shares)
+    shape = (2 * rows, features) if length is None else (2 * rows, length, features)
+    x = rng.normal(size=shape)
+    slopes = rng.normal(size=features) + 0.7 * rng.normal(size=(k, features))
+    slopes /= np.sqrt(features)
+    flat = x if length is None else np.tanh(x).mean(1) * np.sqrt(length) * 1.5
+    noise = rng.permutation(np.linspace(0.3, 0.8, k))[ids]
+    y = np.sum(flat * slopes[ids], axis=1) + noise * rng.normal(size=2 * rows)
+    return x.astype("float32"), y.astype("float32")[:, None], ids.astype("int32")
+
+
+def digits_as_images():
+    """The digits' pictures with noise; the target is the ink below, ten groups."""
+    x, digit = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(x))
+    x, digit = x[order], digit[order]
+    y = x[:, 32:].mean(1)
+    y = (y - y.mean()) / y.std()
+    images = (x.reshape(-1, 8, 8, 1)[:, :4] / 8 - 1).astype("float32")
+    return images, y.astype("float32")[:, None], digit.astype("int32")
+
+
+GROUPS = {
+    "2 groups, 30 %": (0.3, 0.7),
+    "2 groups, 10 %": (0.1, 0.9),
+    "2 groups, 2 %": (0.02, 0.98),
+    "5 groups": (0.4, 0.3, 0.15, 0.1, 0.05),
+    "20 groups": (0.05,) * 20,
+}
+
+
+# Networks ------------------------------------------------------------------------
+
+
+def network(kind, shape):
+    first = keras.Input(shape)
+    x = first
+    if kind == "MLP 32":
+        x = layers.Dense(32, "relu")(x)
+    elif kind == "MLP 2×64, batch norm, dropout":
+        for _ in range(2):
+            x = layers.Dense(64)(x)
+            x = layers.Activation("relu")(layers.BatchNormalization()(x))
+            x = layers.Dropout(0.2)(x)
+    elif kind == "CNN":
+        x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+        x = layers.Dense(32, "relu")(layers.Flatten()(x))
+    elif kind == "LSTM":
+        x = layers.LSTM(8)(x)
+    return keras.Model(first, layers.Dense(1)(x))
+
+
+def gap_squared(error, ids, k):
+    """Mean over pairs of the squared difference of the present groups' means."""
+    counts = jnp.zeros(k).at[ids].add(1.0)
+    means = jnp.zeros(k).at[ids].add(error) / jnp.maximum(counts, 1)
+    here = counts > 0
+    n = here.sum()
+    center = jnp.sum(means * here) / n
+    spread = jnp.max(jnp.where(here, means, -jnp.inf)) - jnp.min(
+        jnp.where(here, means, jnp.inf)
+    )
+    return 2 * jnp.sum(here * (means - center) ** 2) / jnp.maximum(n - 1, 1), spread
+
+
+class Trainer:
+    """Trains one kind of network by one method, for many settings at once."""
+
+    def __init__(self, kind, data, k, method, batch, steps, optimizer, order):
+        self.x, self.y, self.ids, self.held = data
+        self.k, self.batch, self.steps = k, batch, steps
+        self.optimizer, self.order = optimizer, order
+        self.model = network(kind, self.x.shape[1:])
+        self.term = GroupGap(k, **METHODS[method])
+        self.term.build()
+        self.is_full = method == "all rows"
+
+    def start(self, seed):
+        """Initial weights that depend on the seed alone."""
+        keys = jax.random.split(jax.random.PRNGKey(seed), len(self.model.variables))
+        tv = []
+        for key, v in zip(keys, self.model.trainable_variables):
+            shape, start = v.shape, jnp.asarray(v.value)
+            if len(shape) >= 2:  # Glorot; biases and scales as they are
+                fan = np.prod(shape[:-1]) + shape[-1]
+                start = jax.random.uniform(key, shape, minval=-1, maxval=1)
+                start = start * np.sqrt(6 / fan)
+            tv.append(start)
+        ntv = [jnp.asarray(v.value) for v in self.model.non_trainable_variables]
+        ntv = [
+            n.at[1].set(jnp.uint32(seed)) if n.dtype == jnp.uint32 else n for n in ntv
+        ]
+        return tv, ntv, [jnp.zeros(v.shape) for v in self.term.variables]
+
+    def measures(self, tv, ntv, weight):
+        """Objective, MSE and gap on the training rows, then on the held-out ones."""
+        found = []
+        for x, y, ids in ((self.x, self.y, self.ids), self.held):
+            guess, _ = self.model.stateless_call(tv, ntv, x, training=False)
+            error = ((guess - y) ** 2)[:, 0]
+            gap, spread = gap_squared(error, ids, self.k)
+            found += [error.mean() + weight * gap, error.mean(), spread]
+        return jnp.stack(found)
+
+    def loss(self, tv, ntv, state, rows, weight):
+        x, y, ids = self.x[rows], self.y[rows], self.ids[rows]
+        guess, ntv = self.model.stateless_call(tv, ntv, x, training=True)
+        mapping = list(zip(self.term.variables, state))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            gap = self.term.compute_loss(
+                True, weight, y_true=y, y_pred=guess, group_ids=ids
+            )
+        state = [scope.get_current_value(v) for v in self.term.variables]
+        state = [s if s is not None else old for s, (_, old) in zip(state, mapping)]
+        return jnp.mean((guess - y) ** 2) + weight * gap, (ntv, state)
+
+    def rows_of(self, key, epoch):
+        n = len(self.y)
+        if self.order == "sorted":
+            return jnp.argsort(self.ids, stable=True)
+        key = jax.random.fold_in(key, epoch)
+        if self.order == "balanced":
+            counts = jnp.zeros(self.k).at[self.ids].add(1.0)
+            chance = 1.0 / counts[self.ids]
+            return jax.random.choice(key, n, (n,), p=chance / chance.sum())
+        return jax.random.permutation(key, n)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(self, weight, rate, seed):
+        """The measures at the start and after each thirtieth of the steps."""
+        n, batch = len(self.y), min(self.batch, len(self.y))
+        per_epoch = max(n // batch, 1)
+        key = jax.random.PRNGKey(seed)
+        tv, ntv, state = self.start(seed)
+        zeros = [jnp.zeros_like(v) for v in tv]
+
+        def step(carry, t):
+            tv, ntv, state, first, second, order = carry
+            if self.is_full:
+                rows = jnp.arange(n)
+            else:
+                order = jax.lax.cond(
+                    t % per_epoch == 0,
+                    lambda: self.rows_of(key, t // per_epoch).astype(order.dtype),
+                    lambda: order,
+                )
+                rows = jax.lax.dynamic_slice(order, ((t % per_epoch) * batch,), (batch,))
+            slopes, (ntv, state) = jax.grad(self.loss, has_aux=True)(
+                tv, ntv, state, rows, weight
+            )
+            now = rate * 0.5 * (1 + jnp.cos(jnp.pi * t / self.steps))
+            if self.optimizer == "Adam":
+                first = [0.9 * a + 0.1 * g for a, g in zip(first, slopes)]
+                second = [0.999 * b + 0.001 * g * g for b, g in zip(second, slopes)]
+                m, v = 1 - 0.9 ** (t + 1), 1 - 0.999 ** (t + 1)
+                moves = [a / m / (jnp.sqrt(b / v) + 1e-7) for a, b in zip(first, second)]
+            else:
+                first = [0.9 * a + g for a, g in zip(first, slopes)]
+                moves = first
+            tv = [w - now * m for w, m in zip(tv, moves)]
+            return (tv, ntv, state, first, second, order), None
+
+        every = max(self.steps // 30, 1)
+
+        def epoch(carry, i):
+            carry, _ = jax.lax.scan(step, carry, i * every + jnp.arange(every))
+            return carry, self.measures(carry[0], carry[1], weight)
+
+        carry = (tv, ntv, state, zeros, zeros, jnp.arange(n))
+        _, found = jax.lax.scan(epoch, carry, jnp.arange(self.steps // every))
+        return jnp.concatenate([self.measures(tv, ntv, weight)[None], found])
+
+    def grid(self, weights, rates, seeds):
+        """Array `(weights, rates, seeds, epochs, measures)`."""
+        mesh = np.meshgrid(weights, rates, seeds, indexing="ij")
+        w, r, s = (jnp.asarray(m.ravel()) for m in mesh)
+        found = jax.vmap(self.run)(w.astype("float32"), r.astype("float32"), s)
+        return np.asarray(found).reshape(*mesh[0].shape, *found.shape[1:])
+
+
+# The study -----------------------------------------------------------------------
+
+
+def data_of(kind, groups, seed=0):
+    if kind == "CNN":
+        x, y, ids = digits_as_images()
+        k = 10
+    else:
+        shares = GROUPS[groups]
+        k = len(shares)
+        sizes = {"LSTM": (4, 6), "linear": (10, None)}
+        features, length = sizes.get(kind, (20, None))
+        x, y, ids = made(shares, features, seed=seed + k, length=length)
+    rows = min(ROWS, len(x) // 2)
+    data = [jnp.asarray(a) for a in (x, y, ids)]
+    held = tuple(a[rows : 2 * rows] for a in data)
+    return (*(a[:rows] for a in data), held), k
+
+
+def cells(is_quick):
+    """Network, groups, batch, steps, optimizer, order, seeds, methods."""
+    main = ("all rows", "plug-in", "first release", "default")
+    more = (*main, "plug-in, limited", "0.99, limited", "push down")
+    five, two = range(5), range(2)
+    for groups in GROUPS:
+        for steps in (300, 3000):
+            for batch in (32,) if is_quick else (8, 32, 128):
+                yield "MLP 32", groups, batch, steps, "Adam", "shuffled", five, more
+    for kind in ("linear", "MLP 2×64, batch norm, dropout"):
+        for groups in ("2 groups, 30 %", "2 groups, 2 %", "20 groups"):
+            for batch in (32,) if is_quick else (16, 64):
+                for steps in (300, 3000):
+                    yield kind, groups, batch, steps, "Adam", "shuffled", five, main
+    for steps in (300,) if is_quick else (300, 3000):
+        yield "CNN", "10 digits", 32, steps, "Adam", "shuffled", two, main
+        yield "LSTM", "2 groups, 10 %", 32, steps, "Adam", "shuffled", two, main
+    for order in ("sorted", "balanced"):
+        for groups in ("2 groups, 10 %", "5 groups"):
+            yield "MLP 32", groups, 32, 3000, "Adam", order, five, main
+    for groups in ("2 groups, 30 %", "2 groups, 10 %"):
+        yield "MLP 32", groups, 32, 3000, "SGD, momentum 0.9", "shuffled", five, main
+    if not is_quick:
+        yield "MLP 32", "2 groups, 10 %", 32, 10000, "Adam", "shuffled", five, main
+        yield "MLP 32", "2 groups, 30 %", 1024, 300, "Adam", "shuffled", five, main
+
+
+def study(is_quick, path):
+    """Runs every cell; one line of JSON a cell and method."""
+    with open(path, "a") as file:
+        for cell in cells(is_quick):
+            kind, groups, batch, steps, optimizer, order, seeds, methods = cell
+            data, k = data_of(kind, groups)
+            rates = ADAM if optimizer == "Adam" else SGD
+            for method in methods:
+                began = time.perf_counter()
+                # Balanced batches have another MSE; what all rows reach is no measure.
+                trainer = Trainer(
+                    kind, data, k, method, batch, steps, optimizer, order
+                )
+                found = trainer.grid(WEIGHTS, rates, list(seeds))
+                objective, mse = found[..., 0], found[..., 1]
+                line = {
+                    "cell": [kind, groups, batch, steps, optimizer, order],
+                    "method": method,
+                    "rates": rates,
+                    "objective": objective[..., -1].tolist(),
+                    "mse": mse[..., -1].tolist(),
+                    "worst_mse": (mse.max(-1) / mse[..., 0]).tolist(),
+                    "worst_objective": (objective.max(-1) / objective[..., 0]).tolist(),
+                    "group_max": found[..., -1, 2].tolist(),
+                    "held": found[..., -1, 4:6].tolist(),
+                    "seconds": round(time.perf_counter() - began, 1),
+                }
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+
+
+# Held-out rows -------------------------------------------------------------------
+
+
+def real_sets():
+    """Name, features, target and ids, of scikit-learn's sets and made ones."""
+    x, y = load_diabetes(return_X_y=True)
+    yield "diabetes, by sex", x, y, (x[:, 1] > 0).astype(int)
+    x, y = load_breast_cancer(return_X_y=True)
+    yield "breast cancer: compactness, by diagnosis", x[:, :10], x[:, 25], y
+    x, y = load_wine(return_X_y=True)
+    yield "wine: alcohol, by cultivar", x[:, 1:], x[:, 0], y
+    x, digit = load_digits(return_X_y=True)
+    yield "digits: ink below from above, by digit", x[:, :32], x[:, 32:].mean(1), digit
+    for shares, seed in (((0.2, 0.8), 1), ((0.05, 0.95), 2), ((0.4, 0.3, 0.2, 0.1), 3)):
+        x, y, ids = made(shares, 12, seed=seed, rows=1000)
+        yield f"made, {len(shares)} groups, {min(shares):.0%}", x, y[:, 0], ids
+
+
+PATH = tuple(np.round(np.geomspace(0.05, 100.0, 12), 3))
+BUDGETS = (0.01, 0.02, 0.05, 0.10)
+
+
+def split(x, y, ids, seed):
+    """A half for training, a quarter to stop by, a quarter to judge by."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    n = len(y) // 4
+    train, stop, judge = order[: 2 * n], order[2 * n : 3 * n], order[3 * n :]
+    center, scale = x[train].mean(0), x[train].std(0)
+    scale[scale == 0] = 1.0
+    x = ((x - center) / scale).astype("float32")
+    y = ((y - y[train].mean()) / y[train].std()).astype("float32")[:, None]
+    return [[jnp.asarray(a[r]) for a in (x, y, ids.astype("int32"))] for r in
+            (train, stop, judge)]  # fmt: skip
+
+
+class HeldOut(Trainer):
+    """Measures the rows to stop by and those to judge by, not those of training."""
+
+    def __init__(self, kind, sets, k, method, batch, steps):
+        train, self.stop, judge = sets
+        data = (*train, tuple(judge))
+        super().__init__(kind, data, k, method, batch, steps, "Adam", "shuffled")
+
+    def measures(self, tv, ntv, weight):
+        found = []
+        for x, y, ids in (self.stop, self.held):
+            guess, _ = self.model.stateless_call(tv, ntv, x, training=False)
+            error = ((guess - y) ** 2)[:, 0]
+            gap, spread = gap_squared(error, ids, self.k)
+            found += [error.mean() + weight * gap, error.mean(), spread]
+        return jnp.stack(found)
+
+
+def gap_at(budget, mse, gap):
+    """The gap where the path of growing weights first has cost `budget`."""
+    cost = mse / mse[0] - 1
+    beyond = np.flatnonzero(cost >= budget)
+    if len(beyond) == 0:
+        return gap[-1]
+    j = beyond[0]
+    share = (budget - cost[j - 1]) / (cost[j] - cost[j - 1])
+    return gap[j - 1] + share * (gap[j] - gap[j - 1])
+
+
+def held_out(splits=10, steps=3000, rate=0.003):
+    methods = ("plug-in", "default", "push down", "first release")
+    print("| data | model | batch | MSE | no term | " + " | ".join(methods)
+          + " | default less plug-in |")  # fmt: skip
+    print("|---|---|---:|---:|" + "---:|" * (len(methods) + 2))
+    for name, x, y, ids in real_sets():
+        k = int(ids.max()) + 1
+        for kind in ("linear", "MLP 32"):
+            for batch in (16, 64):
+                gaps = {m: [] for m in methods}
+                plain = []
+                for number in range(splits):
+                    sets = split(x, y, ids, number)
+                    for method in methods:
+                        run = HeldOut(kind, sets, k, method, batch, steps)
+                        found = run.grid((0.0, *PATH), (rate,), (number,))[:, 0, 0]
+                        best = np.nanargmin(found[..., 0], axis=1)
+                        stopped = found[np.arange(len(best)), best]
+                        mse, gap = stopped[:, 4], stopped[:, 5]
+                        gaps[method].append([gap_at(b, mse, gap) for b in BUDGETS])
+                        if method == "default":
+                            plain.append(gap[0])
+                jax.clear_caches()
+                for j, budget in enumerate(BUDGETS):
+                    g = {m: np.array(v)[:, j] for m, v in gaps.items()}
+                    d = g["default"] - g["plug-in"]
+                    texts = [f"{np.mean(g[m]):.3f}" for m in methods]
+                    print(f"| {name} | {kind} | {batch} | +{budget:.0%} "
+                          f"| {np.mean(plain):.3f} | " + " | ".join(texts)
+                          + f" | {d.mean():+.3f} ± {d.std(ddof=1) / len(d) ** 0.5:.3f} |",
+                          flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a smaller grid")
+    parser.add_argument("--held-out", action="store_true", help="rows not trained on")
+    parser.add_argument("--output", default="networks_study.jsonl")
+    given = parser.parse_args()
+    if given.held_out:
+        held_out()
+    else:
+        study(given.quick, given.output)
