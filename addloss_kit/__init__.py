@@ -19,12 +19,12 @@ from addloss_kit.building import build_training_model as build_training_model
 from addloss_kit.data import encode_groups as encode_groups
 from addloss_kit.data import make_dataset as make_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
-from addloss_kit.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.exporting import export_inference_model as export_inference_model
-from addloss_kit.loading import load_training_model as load_training_model
+from addloss_kit.model.endpoint import LossEndpoint as LossEndpoint
+from addloss_kit.model.loading import load_training_model as load_training_model
+from addloss_kit.model.training_model import TrainingModel as TrainingModel
 from addloss_kit.reports import group_report as group_report
 from addloss_kit.reports import tradeoff_curve as tradeoff_curve
-from addloss_kit.training_model import TrainingModel as TrainingModel
 
 __all__ = [
     "LossEndpoint",
@@ -43,3 +43,8 @@ __all__ = [
     "pack_inputs",
     "tradeoff_curve",
 ]
+
+
+def __dir__() -> list[str]:
+    # The rooms of the package are nobody's business but its own.
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -98,7 +98,9 @@ def check_positive(*, is_infinity_allowed: bool = False, **numbers: Any) -> None
     for name, number in numbers.items():
         value = float(number)
         if value <= 0 or (value == float("inf") and not is_infinity_allowed):
-            kind = "positive, or infinity for no limit" if is_infinity_allowed else "positive"
+            kind = (
+                "positive, or infinity for no limit" if is_infinity_allowed else "positive"
+            )
             raise ValueError(f"`{name}` must be {kind}. {received(**{name: repr(number)})}")
 
 

@@ -81,6 +81,29 @@ def input_name(argument: str, output: str | None) -> str:
     return f"{output}_{argument}"
 
 
+def parse_input_name(name: str) -> tuple[str, str | None]:
+    """The role and the output of an Input: the inverse of `input_name`.
+
+    Args:
+        name: Name of an Input or a prediction.
+
+    Returns:
+        `(role, output)`; the name itself and `None` where it ends in no known role.
+
+    Example:
+        >>> parse_input_name("y_true"), parse_input_name("price_y_true")
+        (('y_true', None), ('y_true', 'price'))
+        >>> parse_input_name("margin")
+        ('margin', None)
+    """
+    for role in (Y_TRUE, Y_PRED, SAMPLE_WEIGHT, GROUP_IDS):
+        if name == role:
+            return role, None
+        if name.endswith(f"_{role}"):
+            return role, name.removesuffix(f"_{role}")
+    return name, None
+
+
 def role_of(source: str, argument: str, predictions: Container[str]) -> str:
     """What the Input `source` holds when it feeds `argument`.
 
@@ -98,8 +121,8 @@ def role_of(source: str, argument: str, predictions: Container[str]) -> str:
         >>> role_of("margin", "margin", ["y_pred"])
         'margin'
     """
-    is_target = source.endswith(Y_TRUE)
-    if is_target and source.removesuffix(Y_TRUE) + Y_PRED in predictions:
+    role, output = parse_input_name(source)
+    if role == Y_TRUE and input_name(Y_PRED, output) in predictions:
         return Y_TRUE
     return argument
 
@@ -117,4 +140,4 @@ def snake_case(name: str) -> str:
 
 def has_training_only_name(name: str) -> bool:
     """Whether `name` is that of a target, a weight or a group id."""
-    return any(name == role or name.endswith(f"_{role}") for role in TRAINING_ONLY_ROLES)
+    return parse_input_name(name)[0] in TRAINING_ONLY_ROLES

@@ -11,9 +11,9 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
-from addloss_kit.errors import PerSampleError
-from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
+from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
+from addloss_kit.per_sample_error import PerSampleError
 
 __all__ = ["BoundIsMet", "GroupError", "GroupGap"]
 
@@ -49,6 +49,20 @@ class _GroupMetric(keras.metrics.Metric):
 
     def _sums(self, name: str) -> Any:
         return self.add_variable(shape=(2, self.num_groups), initializer="zeros", name=name)
+
+    @property
+    def required_arguments(self) -> tuple[str, ...]:
+        """Arguments of `update_state` that must be fed."""
+        return (Y_TRUE, Y_PRED, GROUP_IDS)
+
+    @property
+    def optional_arguments(self) -> tuple[str, ...]:
+        """Arguments that are fed where the model has them."""
+        return (SAMPLE_WEIGHT,)
+
+    def accepts(self, argument: str) -> bool:
+        """Whether `update_state` has a parameter of that name."""
+        return argument in (*self.required_arguments, *self.optional_arguments, "mask")
 
     def source(self, argument: str) -> str:
         """The name of the Input that feeds `argument`."""

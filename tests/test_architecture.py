@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,20 +13,20 @@ import addloss_kit
 
 ROOT = pathlib.Path(addloss_kit.__file__).parent
 
-# From the bottom up. A file imports only from floors below its own; on one floor only
-# inside one folder, of which the package itself is one. (The table in
-# docs/decisions.md, its floors taken apart where they have an order of their own.)
+# From the bottom up. A file imports only from floors below its own, or from its own
+# folder. (The table in docs/decisions.md.)
 FLOORS = (
-    ("_version", "_checks", "fields"),
-    ("functional", "distribution", "atomic", "data"),
-    ("errors",),
-    ("losses", "metrics", "loss_tracker", "compiled_loop"),
-    ("endpoint", "graph", "resumable", "training_model", "loading"),
-    ("linking", "pairing", "predictor_graph"),
+    ("_version", "_checks", "fields", "atomic"),
+    ("keras_internals",),
+    ("functional", "serialization"),
+    ("per_sample_error", "data"),
+    ("losses", "metrics"),
+    ("model",),
     ("building", "exporting"),
     ("reports",),
     ("demo",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 RUN_TIME = {"addloss_kit", "keras", "numpy", "tensorflow"}
@@ -60,7 +61,6 @@ def test_a_file_imports_only_from_floors_below(path):
     mine = name_of(path).split(".")[0]
     if mine == "":
         return  # The public names come from every floor.
-    my_folder = path.parent
     for imported in imports_of(path, is_deferred_too=True):
         package, *rest = imported.split(".")
         if package != "addloss_kit":
@@ -68,10 +68,10 @@ def test_a_file_imports_only_from_floors_below(path):
         assert rest, "`import addloss_kit` inside the package hides what is used"
         theirs = rest[0]
         assert theirs in FLOOR_OF, f"{mine} imports {theirs} from the package's root"
-        their_folder = ROOT / theirs if (ROOT / theirs).is_dir() else ROOT
-        is_below = FLOOR_OF[theirs] < FLOOR_OF[mine]
-        is_beside = FLOOR_OF[theirs] == FLOOR_OF[mine] and their_folder == my_folder
-        assert is_below or is_beside, f"{name_of(path)} imports {imported} from above"
+        is_inside = theirs == mine and (ROOT / mine).is_dir()
+        assert is_inside or FLOOR_OF[theirs] < FLOOR_OF[mine], (
+            f"{name_of(path)} imports {imported} from above"
+        )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: name_of(path) or "addloss_kit")
@@ -140,3 +140,57 @@ def test_all_names_what_a_module_offers(path, tree):
 def test_the_public_modules_are_these():
     names = {param.id for param in public_modules()}
     assert names >= {"addloss_kit", "functional", "losses", "metrics", "data"}
+
+
+def edges():
+    """Which file imports which, at the top or in functions."""
+    names = {name_of(path) for path in MODULES}
+    for path in MODULES:
+        for imported in imports_of(path, is_deferred_too=True):
+            parts = imported.split(".")[1:]
+            if imported.split(".")[0] != "addloss_kit" or name_of(path) == "":
+                continue
+            while parts and ".".join(parts) not in names:
+                parts.pop()
+            if parts and ".".join(parts) != name_of(path):
+                yield name_of(path), ".".join(parts)
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    below = {}
+    for one, other in edges():
+        below.setdefault(one, set()).add(other)
+    finished = set()
+
+    def walk(name, path):
+        assert name not in path, f"a circle: {' → '.join([*path, name])}"
+        if name not in finished:
+            for other in below.get(name, ()):
+                walk(other, [*path, name])
+            finished.add(name)
+
+    for name in list(below):
+        walk(name, [])
+
+
+def test_the_package_shows_its_public_names_only():
+    shown = [name for name in dir(addloss_kit) if not name.startswith("__")]
+    assert shown == addloss_kit.__all__
+
+
+# What Keras, TensorFlow and onnxruntime keep private; each has a test of its own in
+# tests/keras_internals.
+PRIVATE = re.compile(
+    r"\b(_keras_history|_inbound_nodes|_flatten_layers|_loss_tracker|_compile_loss"
+    r"|_compile_metrics|_use_cached_eval_dataset|_maybe_symbolic_build|_fn_kwargs"
+    r"|get_keras_mask|keras\.src|convert_phase|onnxruntime_pybind11_state)\b"
+    r"|[\"']_fn[\"']|layer, [\"']_losses[\"']"
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: name_of(path) or "addloss_kit")
+def test_private_names_of_others_are_used_in_one_room(path):
+    if name_of(path).startswith("keras_internals"):
+        return
+    code = ast.unparse(ast.parse(path.read_text(encoding="utf-8")))  # without comments
+    assert PRIVATE.findall(code) == []

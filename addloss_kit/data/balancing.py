@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from addloss_kit._checks import received
-from addloss_kit.fields import SAMPLE_WEIGHT
+from addloss_kit.fields import SAMPLE_WEIGHT, parse_input_name
 
 
 class BalancedPlan:
@@ -68,9 +68,7 @@ class BalancedPlan:
 
     def undo(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays with every sample weight times its group's factor."""
-        weights = [
-            n for n in arrays if n == SAMPLE_WEIGHT or n.endswith(f"_{SAMPLE_WEIGHT}")
-        ]
+        weights = [n for n in arrays if parse_input_name(n)[0] == SAMPLE_WEIGHT]
         if not weights:
             raise ValueError(
                 "`undo_weights` needs an entry `sample_weight` to put the weights into. "
@@ -92,7 +90,7 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     ids = present[is_group].tolist()
     if not ids:
         raise ValueError(
-            "`balance_groups` needs rows with a group. Leave it away. Received: ids that "
+            "`balance_groups` needs rows with a group. Omit it. Received: ids that "
             "are all -1."
         )
     if isinstance(shares, bool):

@@ -13,6 +13,7 @@ from addloss_kit.fields import (
     SAMPLE_WEIGHT,
     Y_TRUE,
     Field,
+    parse_input_name,
 )
 
 
@@ -129,13 +130,14 @@ def _take_features(given: dict, x: Any, features: list, specs: dict) -> None:
 def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: str) -> None:
     if value is None:
         return
-    known = [n for n in specs if n == role or n.endswith(f"_{role}")]
+    known = [n for n in specs if parse_input_name(n)[0] == role]
+    outputs = [parse_input_name(n)[1] for n in known]
     if not isinstance(value, Mapping):
         if not known:
             remedy = (
-                "Build it with `sample_weight=True`, or leave the weights away."
+                "Build it with `sample_weight=True`, or omit the weights."
                 if role == SAMPLE_WEIGHT
-                else "Leave it away."
+                else "Omit it."
             )
             raise ValueError(
                 f"The model has no Input for `{argument}`. {remedy} "
@@ -146,7 +148,6 @@ def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: s
                 _give(given, name, array)
             return
         if len(known) > 1:
-            outputs = [n.removesuffix(f"_{role}") for n in known]
             raise ValueError(
                 f"`{argument}` must be a dict by output name, for {outputs}. "
                 f"{received(**{argument: type(value).__name__})}"
@@ -156,7 +157,6 @@ def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: s
     for output, array in value.items():
         name = output if output in known else f"{output}_{role}"
         if name not in known:
-            outputs = [n.removesuffix(f"_{role}") for n in known]
             raise ValueError(
                 f"`{argument}` names `{output}`, but the model takes it for {outputs}. "
                 f"{received(**{argument: list(value)})}"
@@ -175,15 +175,12 @@ def _give(given: dict, name: str, value: Any) -> None:
 def _how_to_pass(names: list[str]) -> str:
     ways = []
     for name in names:
-        if name == Y_TRUE:
-            ways.append("`y=`")
-        elif name.endswith(f"_{Y_TRUE}"):
-            ways.append(f"`y={{'{name.removesuffix(f'_{Y_TRUE}')}': ...}}`")
-        elif name.endswith(f"_{SAMPLE_WEIGHT}"):
-            output = name.removesuffix(f"_{SAMPLE_WEIGHT}")
-            ways.append(f"`sample_weight={{'{output}': ...}}`")
+        role, output = parse_input_name(name)
+        argument = {Y_TRUE: "y"}.get(role, role)
+        if output is not None and role in (Y_TRUE, SAMPLE_WEIGHT):
+            ways.append(f"`{argument}={{'{output}': ...}}`")
         else:
-            ways.append(f"`{name}=`")
+            ways.append(f"`{argument if output is None else name}=`")
     return ", ".join(ways)
 
 

@@ -18,6 +18,7 @@ from addloss_kit.building import build_training_model
 from addloss_kit.data import make_dataset, pack_inputs
 from addloss_kit.demo.figure import write_figure
 from addloss_kit.exporting import export_inference_model
+from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports import (
     GroupComparison,
     GroupReport,
@@ -25,7 +26,6 @@ from addloss_kit.reports import (
     group_report,
     tradeoff_curve,
 )
-from addloss_kit.training_model import TrainingModel
 
 TARGET = "worst compactness"
 GROUP_NAMES = ("benign", "malignant")

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
-from addloss_kit.endpoint import endpoint_call
 from addloss_kit.fields import TRAINING_ONLY_ROLES, has_training_only_name
-from addloss_kit.graph import input_tensors, output_names
-from addloss_kit.training_model import TrainingModel
+from addloss_kit.keras_internals.graph import input_tensors, output_names
+from addloss_kit.model.endpoint import endpoint_call
+from addloss_kit.model.training_model import TrainingModel
 
 
 def cut_predictor(training_model: Any, outputs: Sequence[str] | None) -> keras.Model:

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from addloss_kit._checks import received
-from addloss_kit.graph import output_names
+from addloss_kit.keras_internals.converters import litert_errors, onnx_errors
+from addloss_kit.keras_internals.graph import all_layers, output_names
 
 # What a runtime makes of one named array per Input: flat predictions.
 Predict = Callable[[Mapping[str, np.ndarray]], list]
@@ -169,12 +170,6 @@ def _read_onnx(path: pathlib.Path, model: keras.Model) -> Predict:
     return lambda rows: session.run(None, {name: rows[name] for name in names})
 
 
-def _onnx_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented)
-
-
 # LiteRT -----------------------------------------------------------------------
 
 
@@ -217,10 +212,8 @@ def _read_litert(path: pathlib.Path, model: keras.Model) -> Predict:
 
 
 def _litert_errors() -> tuple[type[Exception], ...]:
-    from tensorflow.lite.python.convert_phase import ConverterError
-
     # Keras goes by way of a SavedModel.
-    return (ConverterError, *_saved_model_errors())
+    return (*litert_errors(), *_saved_model_errors())
 
 
 # What these share -------------------------------------------------------------
@@ -251,7 +244,7 @@ def _is_flat(structure: Any) -> bool:
 
 def is_half(model: keras.Model) -> bool:
     """Whether a layer of the model computes in half precision."""
-    return any(layer.compute_dtype in _HALF for layer in model._flatten_layers())
+    return any(layer.compute_dtype in _HALF for layer in all_layers(model))
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -263,7 +256,7 @@ def _in_float32(model: keras.Model) -> keras.Model:
     if not is_half(model):
         return model
     model = copy.deepcopy(model)
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if layer.compute_dtype in _HALF:
             layer.dtype_policy = "float32"
     return model
@@ -288,7 +281,7 @@ FORMATS = {
         tolerance=1e-4,
         backends=("tensorflow", "torch"),
         packages=("onnx", "onnxruntime", "tf2onnx"),
-        errors=_onnx_errors,
+        errors=onnx_errors,
     ),
     "litert": Format(
         ".tflite",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-# Under `jax.jit` a mask is not on the tensor but in a table of Keras's, and no public
-# function reads it.
-from keras.src.backend import get_keras_mask
+from addloss_kit.keras_internals.masks import mask_of
 
 
 def align_weight(weight, values):
@@ -46,7 +44,7 @@ def own_mask(values, mask=None):
     Returns:
         Boolean tensor, true where both are; `None` where there is neither.
     """
-    own = get_keras_mask(values)
+    own = mask_of(values)
     if own is None or mask is None:
         return mask if own is None else own
     return ops.logical_and(own, mask)

@@ -8,10 +8,10 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import check_number, check_same_shape, received
-from addloss_kit.errors import as_keras_target
 from addloss_kit.fields import Y_TRUE, Field
 from addloss_kit.losses.keras_loss import reduction_totals
 from addloss_kit.losses.loss_term import LossTerm
+from addloss_kit.per_sample_error import as_keras_target
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")

@@ -9,9 +9,9 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
-from addloss_kit.distribution import gather_over_replicas
 from addloss_kit.fields import GROUP_IDS, Field, snake_case
 from addloss_kit.functional.mmd import KERNELS
+from addloss_kit.keras_internals.replicas import gather_over_replicas
 from addloss_kit.losses.loss_term import LossTerm
 
 

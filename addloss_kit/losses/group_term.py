@@ -9,9 +9,9 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_positive_int
-from addloss_kit.errors import PerSampleError
 from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
 from addloss_kit.losses.loss_term import LossTerm
+from addloss_kit.per_sample_error import PerSampleError
 
 
 class GroupTerm(LossTerm):

@@ -10,15 +10,11 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
-from addloss_kit.errors import (
-    PerSampleError,
-    as_keras_target,
-    deserialize_loss,
-    serialize_function,
-)
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.losses.loss_term import LossTerm
+from addloss_kit.per_sample_error import PerSampleError, as_keras_target
+from addloss_kit.serialization import deserialize_loss, serialize_function
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
@@ -153,7 +149,7 @@ class FunctionLoss(LossTerm):
     def _check_rows_apart(self, values: Any, arguments: dict) -> None:
         """Refuse values `(batch, batch)`, which broadcasting makes in silence.
 
-        For code of the backend, into which `pairing` cannot look.
+        For code of the backend, into which `building.broadcasting` cannot look.
         """
         y_pred = arguments.get(Y_PRED)
         if y_pred is None or tuple(y_pred.shape[1:]) != (1,):

@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
-from addloss_kit.distribution import sum_over_replicas
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
+from addloss_kit.keras_internals.replicas import sum_over_replicas
 
 # What the endpoint hands over by itself: never an Input.
 _NOT_AN_INPUT = ("mask", "training")
@@ -137,9 +137,10 @@ class LossTerm(keras.layers.Layer):
         if self.accepts("training"):
             arguments["training"] = training
         totals = sum_over_replicas(self.totals(**arguments))
+        options: dict[str, Any] = {}
         if "loss_weight" in inspect.signature(self.value).parameters:
-            return self.value(totals, training, loss_weight=loss_weight)
-        return self.value(totals, training)
+            options["loss_weight"] = loss_weight
+        return self.value(totals, training, **options)
 
     def __call__(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
         if not self.built:

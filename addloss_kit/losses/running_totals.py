@@ -41,7 +41,8 @@ def check_momentum(momentum: float | str) -> float | str:
         return AUTO
     if isinstance(momentum, str):
         raise ValueError(
-            f"`momentum` must be \"auto\" or a number in [0, 1). {received(momentum=momentum)}"
+            '`momentum` must be "auto" or a number in [0, 1). '
+            f"{received(momentum=momentum)}"
         )
     check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
     return float(momentum)

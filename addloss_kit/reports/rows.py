@@ -10,7 +10,7 @@ from keras import ops
 
 from addloss_kit._checks import received
 from addloss_kit.data.encoding import encode_groups
-from addloss_kit.errors import PerSampleError
+from addloss_kit.per_sample_error import PerSampleError
 
 # How the errors that everybody knows are headed.
 _HEADINGS = {"squared_error": "MSE", "absolute_error": "MAE"}

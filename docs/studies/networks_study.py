@@ -286,6 +286,7 @@ def cells(is_quick):
 
 def study(is_quick, path):
     """Runs every cell; one line of JSON a cell and method."""
+    reached = {}  # by all rows at once, which knows no batch size
     with open(path, "a") as file:
         for cell in cells(is_quick):
             kind, groups, batch, steps, optimizer, order, seeds, methods = cell
@@ -293,11 +294,15 @@ def study(is_quick, path):
             rates = ADAM if optimizer == "Adam" else SGD
             for method in methods:
                 began = time.perf_counter()
-                # Balanced batches have another MSE; what all rows reach is no measure.
-                trainer = Trainer(
-                    kind, data, k, method, batch, steps, optimizer, order
-                )
-                found = trainer.grid(WEIGHTS, rates, list(seeds))
+                key = (kind, groups, steps, optimizer)
+                found = reached.get(key) if method == "all rows" else None
+                if found is None:
+                    trainer = Trainer(
+                        kind, data, k, method, batch, steps, optimizer, order
+                    )
+                    found = trainer.grid(WEIGHTS, rates, list(seeds))
+                if method == "all rows":
+                    reached[key] = found
                 objective, mse = found[..., 0], found[..., 1]
                 line = {
                     "cell": [kind, groups, batch, steps, optimizer, order],
@@ -313,6 +318,7 @@ def study(is_quick, path):
                 }
                 file.write(json.dumps(line) + "\n")
                 file.flush()
+            jax.clear_caches()
 
 
 # Held-out rows -------------------------------------------------------------------

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from addloss_kit.keras_internals.graph import all_layers
+
 
 def sum_over_replicas(totals: Any) -> Any:
     """Add up a nest of additive tensors over the replicas in sync.
@@ -112,6 +114,6 @@ def separate_losses(model: keras.Model) -> None:
 
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         # Past Keras's own `__setattr__`, which would copy it into a list.
         object.__setattr__(layer, "_losses", ReplicaLosses())

@@ -9,7 +9,7 @@ import pytest
 
 import addloss_kit as alk
 
-DATA = pathlib.Path(__file__).parent / "data"
+DATA = pathlib.Path(__file__).parents[1] / "data"
 EXPECTED = json.loads((DATA / "expected_0.1.json").read_text())
 
 

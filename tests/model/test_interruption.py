@@ -15,7 +15,7 @@ import addloss_kit as alk
 from addloss_kit import atomic
 
 BACKEND = keras.backend.backend()
-WORKER = pathlib.Path(__file__).parent / "workers" / "train_and_be_killed.py"
+WORKER = pathlib.Path(__file__).parents[1] / "workers" / "train_and_be_killed.py"
 EPOCHS = 3
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,38 +9,14 @@ import keras
 from keras import ops
 
 from addloss_kit.fields import Y_PRED
-from addloss_kit.losses import LossTerm
-
-
-@dataclasses.dataclass
-class BoundTerm:
-    """A term together with where its arguments come from.
-
-    Args:
-        term: The term.
-        name: Key in the history.
-        weight: Factor in the total loss; `None` for a value that is only watched.
-        sources: For each argument of the term, the name of the prediction, Input
-            or intermediate tensor that feeds it.
-    """
-
-    term: LossTerm
-    name: str
-    weight: float | None
-    sources: dict[str, str]
-
-    def get_config(self) -> dict:
-        return {
-            "term": keras.saving.serialize_keras_object(self.term),
-            "name": self.name,
-            "weight": self.weight,
-            "sources": self.sources,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict) -> BoundTerm:
-        term = keras.saving.deserialize_keras_object(config["term"])
-        return cls(**{**config, "term": term})
+from addloss_kit.keras_internals.graph import (
+    ancestors,
+    call_arguments,
+    input_tensors,
+    position,
+    producer,
+)
+from addloss_kit.model.bindings import BoundTerm
 
 
 @keras.saving.register_keras_serializable("addloss_kit")
@@ -175,12 +150,27 @@ def endpoint_call(model: Any) -> tuple[list, dict]:
     Raises:
         ValueError: If the outputs are not those of an endpoint.
     """
-    layer, node_index, _ = model.outputs[0]._keras_history
+    layer = producer(model.outputs[0])
     if not isinstance(layer, LossEndpoint):
         raise ValueError(
             "The outputs must come straight from the LossEndpoint. Pass the model that "
             "`build_training_model` or `add_loss` returned. "
             f"Received: outputs of layer '{layer.name}'."
         )
-    call = layer._inbound_nodes[node_index].arguments
-    return list(call.args[0]), dict(call.args[1])
+    (predictions, arguments), _ = call_arguments(model.outputs[0])
+    return list(predictions), dict(arguments)
+
+
+def bypass(value: Any) -> Any:
+    """`value` recomputed from the predictions before any endpoint on its way.
+
+    A value computed from the output of a training model, be it that of an earlier
+    call, would keep that model's endpoint in the graph, whose losses would then
+    count twice.
+    """
+    passed = [t for t in ancestors([value]) if isinstance(producer(t), LossEndpoint)]
+    if not passed:
+        return value
+    before = [call_arguments(tensor)[0][0][position(tensor)] for tensor in passed]
+    inputs = input_tensors([value])
+    return keras.Model([*passed, *inputs], value)([*before, *inputs])

@@ -7,9 +7,14 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
-from addloss_kit.endpoint import BoundTerm
-from addloss_kit.graph import ancestors, input_tensors
+from addloss_kit.keras_internals.graph import (
+    ancestors,
+    input_tensors,
+    operands,
+    producer,
+)
 from addloss_kit.losses import FunctionLoss, SymbolicLoss
+from addloss_kit.model.bindings import BoundTerm
 
 
 def refuse_outer_products(bound: BoundTerm, named: dict[str, Any]) -> None:
@@ -35,8 +40,7 @@ def refuse_outer_products(bound: BoundTerm, named: dict[str, Any]) -> None:
     else:
         return
     for tensor in ancestors([] if value is None else [value]):
-        operation, node_index, _ = tensor._keras_history
-        met = operation._inbound_nodes[node_index].input_tensors
+        met = operands(tensor)
         vectors = [t for t in met if tuple(t.shape) == (None,)]
         columns = [t for t in met if len(t.shape) == 2 and t.shape[1] == 1]
         if vectors and columns and tuple(tensor.shape) == (None, None):
@@ -46,7 +50,7 @@ def refuse_outer_products(bound: BoundTerm, named: dict[str, Any]) -> None:
                 f"(batch,), computed from {names}, meets one of (batch, 1). Take the "
                 "column as `x[:, 0]`, or pass `inputs={'" + names[0] + "': "
                 "keras.Input((1,))}`. Where pairs of rows are meant, write "
-                f"`a[:, None] - a[None, :]`. {received(operation=operation.name)}"
+                f"`a[:, None] - a[None, :]`. {received(operation=producer(tensor).name)}"
             )
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "deployment.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "deployment.md"
 
 
 @pytest.mark.skipif(

@@ -21,7 +21,7 @@ from addloss_kit import atomic
 from addloss_kit.exporting import formats
 
 BACKEND = keras.backend.backend()
-WORKER = pathlib.Path(__file__).parent / "workers" / "export_and_be_killed.py"
+WORKER = pathlib.Path(__file__).parents[1] / "workers" / "export_and_be_killed.py"
 PLACES = {
     "keras": "model.keras",
     "tf_saved_model": "model",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import keras
 import pytest
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECIPES = sorted((DOCS / "recipes").glob("*.md"))
 INDEX = DOCS / "recipes" / "index.md"
 RUNNABLE = [*(page for page in RECIPES if page != INDEX), DOCS / "migration.md"]

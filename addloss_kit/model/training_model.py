@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
 from addloss_kit._checks import received
-from addloss_kit.compiled_loop import looped
 from addloss_kit.data.batching import FollowEpoch
-from addloss_kit.distribution import separate_losses, unscale_loss
-from addloss_kit.endpoint import LossEndpoint, endpoint_call, find_endpoint
-from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
-from addloss_kit.functional.rows import align_weight, own_mask
-from addloss_kit.graph import input_tensors
-from addloss_kit.loss_tracker import LossTracker
-from addloss_kit.resumable import ResumableModel
-
-
-@dataclasses.dataclass
-class BoundMetric:
-    """A metric together with where the arguments of its `update_state` come from.
-
-    Args:
-        metric: The metric; its name is the key in the history.
-        sources: For each argument, the name of the prediction or Input.
-    """
-
-    metric: keras.metrics.Metric
-    sources: dict[str, str]
-
-    def get_config(self) -> dict:
-        metric = keras.saving.serialize_keras_object(self.metric)
-        return {"metric": metric, "sources": self.sources}
-
-    @classmethod
-    def from_config(cls, config: Any) -> BoundMetric:
-        if isinstance(config, BoundMetric):
-            return config
-        metric = keras.saving.deserialize_keras_object(config["metric"])
-        return cls(metric, dict(config["sources"]))
+from addloss_kit.fields import Y_PRED, Field, role_of
+from addloss_kit.keras_internals.graph import give_layer_names, input_tensors
+from addloss_kit.keras_internals.replicas import separate_losses, unscale_loss
+from addloss_kit.keras_internals.trainer import (
+    BuiltByItself,
+    forget_compiled,
+    is_within_fit,
+    replace_loss_tracker,
+)
+from addloss_kit.model.bindings import BoundMetric, Consumer
+from addloss_kit.model.compiled_loop import looped
+from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
+from addloss_kit.model.loss_tracker import LossTracker
+from addloss_kit.model.refusals import (
+    check_arrays,
+    is_stream,
+    refuse_ignored,
+    refuse_validation,
+)
+from addloss_kit.model.resumable import ResumableModel
 
 
 @keras.saving.register_keras_serializable("addloss_kit")
-class TrainingModel(ResumableModel):
+class TrainingModel(ResumableModel, BuiltByItself):
     """A functional model that carries its losses in the graph.
 
     `build_training_model` and `add_loss` make it; there is no need to construct
@@ -71,10 +58,7 @@ class TrainingModel(ResumableModel):
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
         bound_metrics = kwargs.pop("bound_metrics", None) or []
         predictor_inputs = kwargs.pop("predictor_inputs", None)
-        for tensor in keras.tree.flatten(inputs):
-            # An Input without a name has two: the tensor's own, and the layer's,
-            # which is all that a reload knows. Data is fed by the tensor's.
-            tensor.name = tensor._keras_history.operation.name
+        give_layer_names(inputs)
         super().__init__(inputs, outputs, name=name, **kwargs)
         endpoint = find_endpoint(self)
         if endpoint is None:
@@ -95,7 +79,7 @@ class TrainingModel(ResumableModel):
             name: f"{name}_loss" if name in taken else name
             for name in _logged_names(endpoint)
         }
-        # In the place of Keras's own, see `compile`; past the tracking of attributes,
+        # Replaces Keras's own in `compile`; past the tracking of attributes,
         # as Keras's is, so that it is no part of a saved model.
         tracker = LossTracker(list(self._logged.values()))
         object.__setattr__(self, "_own_loss_tracker", tracker)
@@ -121,29 +105,25 @@ class TrainingModel(ResumableModel):
         """The training-only Inputs by name: what each must hold."""
         predictions, _ = endpoint_call(self)
         prediction_of = dict(zip(self.endpoint.prediction_names, predictions))
-        consumers: list[tuple[Any, dict]] = [
-            (bound.term, bound.sources) for bound in self.endpoint.bound_terms
+        bound: list[tuple[Consumer, dict[str, str]]] = [
+            *((b.term, b.sources) for b in self.endpoint.bound_terms),
+            *((b.consumer, b.sources) for b in self._bound_metrics),
         ]
-        consumers += [(bound.metric, bound.sources) for bound in self._bound_metrics]
         specs = {tensor.name: tensor for tensor in self.inputs}
         fields: dict[str, Field] = {}
-        for consumer, sources in consumers:
+        for consumer, sources in bound:
             prediction = prediction_of.get(sources.get(Y_PRED, ""), predictions[0])
             for argument, source in sources.items():
                 if source not in specs:
                     continue
                 spec = specs[source]
-                wish = (
-                    consumer.field(argument, prediction)
-                    if hasattr(consumer, "field")
-                    else Field()
-                )
+                asked = consumer.field(argument, prediction)
                 known = fields.get(source, Field())
                 fields[source] = Field(
                     shape=tuple(spec.shape[1:]),
                     dtype=keras.backend.standardize_dtype(spec.dtype),
                     role=known.role or role_of(source, argument, prediction_of),
-                    num_groups=wish.num_groups or known.num_groups,
+                    num_groups=asked.num_groups or known.num_groups,
                 )
         return fields
 
@@ -163,21 +143,8 @@ class TrainingModel(ResumableModel):
         predictions = keras.tree.flatten(y_pred)
         named.update(zip(self.endpoint.prediction_names, predictions))
         for bound in self._bound_metrics:
-            given = {arg: named[src] for arg, src in bound.sources.items()}
-            mask = own_mask(given[Y_PRED]) if Y_PRED in given else None
-            if mask is not None and _takes_mask(bound.metric):
-                given["mask"] = mask
-            _align(given, bound.metric, mask)
-            bound.metric.update_state(**given)
+            bound.update(named)
         return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Under a strategy Keras draws a batch to build what is not built yet, and
-        # averages it over the replicas: that fails where its rows do not divide by
-        # them. Here all is built, unless `compile` was given a loss.
-        if self._compile_loss is None and self._compile_metrics is None:
-            iterator = None
-        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _name_inputs(self, x: Any) -> dict:
         if isinstance(x, Mapping):
@@ -211,11 +178,9 @@ class TrainingModel(ResumableModel):
                     "does not take. Pass `metrics=` to `build_training_model`, or call "
                     f"`add_metric`. {received(**{name: kwargs[name]})}"
                 )
-        # Keras keeps the loss of an earlier `compile` when the new one has none.
-        self._compile_loss = None
-        self.loss = None
+        forget_compiled(self)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
-        object.__setattr__(self, "_loss_tracker", self._own_loss_tracker)
+        replace_loss_tracker(self, self._own_loss_tracker)
         self.loops = {}
 
     def compile_from_config(self, config):
@@ -226,8 +191,8 @@ class TrainingModel(ResumableModel):
 
     def fit(self, x=None, y=None, *args, **kwargs):
         given = _bind(super().fit, x, y, *args, **kwargs)
-        self._check_call("fit", given)
-        self._check_validation(given.get("validation_data"))
+        refuse_ignored(self, "fit", given)
+        refuse_validation(self, given.get("validation_data"))
         if hasattr(x, "element_spec") and "shuffle" not in given:
             # A dataset has an order of its own; Keras warns of its own default.
             given["shuffle"] = False
@@ -240,125 +205,30 @@ class TrainingModel(ResumableModel):
             return super().fit(**given)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
-        if "_use_cached_eval_dataset" in kwargs:
-            # Within `fit` Keras hands over the validation data once more, unpacked.
+        if is_within_fit(kwargs):
             return super().evaluate(x, y, *args, **kwargs)
         given = _bind(super().evaluate, x, y, *args, **kwargs)
-        self._check_call("evaluate", given)
+        refuse_ignored(self, "evaluate", given)
         with looped(self, "test", given, "x", "steps"):
             return super().evaluate(**given)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)
-        self._check_call("train_on_batch", given)
+        refuse_ignored(self, "train_on_batch", given)
         with looped(self, "train", {}, "x", "steps"):
             return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
         given = _bind(super().test_on_batch, x, y, *args, **kwargs)
-        self._check_call("test_on_batch", given)
+        refuse_ignored(self, "test_on_batch", given)
         with looped(self, "test", {}, "x", "steps"):
             return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(self, x, **kwargs):
-        if isinstance(x, Mapping) or not hasattr(x, "element_spec"):
-            self._check_arrays(
-                x, "Predict from features alone with `export_inference_model(model)`. "
-            )
+        if not is_stream(x):
+            remedy = "Predict from features alone with `export_inference_model(model)`. "
+            check_arrays(self, x, remedy)
         return super().predict(x, **kwargs)
-
-    def _check_call(self, method: str, given: Mapping[str, Any]) -> None:
-        x, y = given.get("x"), given.get("y")
-        if self.loss is None:
-            for name, remedy in (
-                (SAMPLE_WEIGHT, "Pass `sample_weight=` to `pack_inputs`."),
-                ("class_weight", "Give each row its class's weight as `sample_weight`."),
-            ):
-                if given.get(name) is not None:
-                    raise ValueError(
-                        f"`{method}` would ignore `{name}=`, as the losses are in the "
-                        f"graph. {remedy} {received(**{name: type(given[name]).__name__})}"
-                    )
-            if y is not None:
-                raise ValueError(
-                    f"`{method}` would ignore `y=`, as the target is an Input of the "
-                    "model. Put it into the dict: `pack_inputs(model, x, y)`, then "
-                    f"`y=None`. {received(y=type(y).__name__)}"
-                )
-        elif y is None and not _is_stream(x):
-            raise ValueError(
-                "`compile(loss=...)` needs `y`, but the losses are in the graph. Call "
-                f"`compile` without `loss=`. {received(loss=self.loss, y=None)}"
-            )
-        if _is_stream(x):
-            self._check_stream(method, x)
-        elif x is not None:
-            self._check_arrays(x, "")
-
-    def _check_stream(self, method: str, x: Any) -> None:
-        spec = getattr(x, "element_spec", None)
-        if spec is None:
-            return
-        if isinstance(spec, tuple):
-            if self.loss is None and any(part is not None for part in spec[1:]):
-                raise ValueError(
-                    f"`{method}` would ignore the second part of the dataset's tuples, "
-                    "as the target is an Input of the model. Yield dicts, as "
-                    f"`make_dataset(pack_inputs(...))` does. {received(element_spec=spec)}"
-                )
-            spec = spec[0]
-        if isinstance(spec, Mapping):
-            self._check_names(spec)
-
-    def _check_validation(self, validation_data: Any) -> None:
-        if validation_data is None:
-            return
-        if isinstance(validation_data, Mapping) or _is_stream(validation_data):
-            validation_data = (validation_data,)
-        names = ("x", "y", SAMPLE_WEIGHT)
-        self._check_call("validation_data", dict(zip(names, validation_data)))
-
-    def _check_names(self, names: Iterable[str], remedy: str = "") -> None:
-        wanted = [tensor.name for tensor in self.inputs]
-        given = list(names)
-        missing = [name for name in wanted if name not in given]
-        unknown = [name for name in given if name not in wanted]
-        if missing or unknown:
-            parts = [f"`{name}` is missing" for name in missing]
-            parts += [f"`{name}` is not one of them" for name in unknown]
-            raise ValueError(
-                f"The data must have one entry for each Input {wanted}: "
-                f"{'; '.join(parts)}. {remedy}{received(keys=given)}"
-            )
-
-    def _check_arrays(self, x: Any, remedy: str) -> None:
-        if isinstance(x, Mapping):
-            self._check_names(x, remedy)
-            arrays = {name: x[name] for name in x}
-        else:
-            flat = list(x) if isinstance(x, (list, tuple)) else [x]
-            if len(flat) != len(self.inputs):
-                names = [tensor.name for tensor in self.inputs]
-                raise ValueError(
-                    f"The model has {len(names)} Inputs, {names}, so it takes a dict of "
-                    f"as many arrays, from `pack_inputs`. {remedy}"
-                    f"{received(arrays=len(flat))}"
-                )
-            arrays = {t.name: value for t, value in zip(self.inputs, flat)}
-        rows = {}
-        for name, array in arrays.items():
-            shape = getattr(array, "shape", None)
-            if shape is None or str(getattr(array, "dtype", "")) == "object":
-                raise TypeError(
-                    f"`{name}` must be an array. Convert it, or use `pack_inputs`, which "
-                    f"does. {received(**{name: type(array).__name__})}"
-                )
-            rows[name] = shape[0] if len(shape) else None
-        if len(set(rows.values())) > 1:
-            raise ValueError(
-                "All arrays must have the same number of rows. "
-                f"{received(**{f'{k}.shape[0]': v for k, v in rows.items()})}"
-            )
 
 
 def _logged_names(endpoint: LossEndpoint) -> list[str]:
@@ -380,28 +250,3 @@ def _with_callback(callbacks: Any, callback: keras.callbacks.Callback) -> Any:
         callbacks.append(callback)
         return callbacks
     return [*keras.tree.flatten(callbacks), callback] if callbacks else [callback]
-
-
-def _is_stream(x: Any) -> bool:
-    """Whether `x` is a dataset or generator, not arrays."""
-    if isinstance(x, (Mapping, Sequence)) or x is None or hasattr(x, "shape"):
-        return False
-    return hasattr(x, "__iter__") or hasattr(x, "__getitem__")
-
-
-def _takes_mask(metric: Any) -> bool:
-    return hasattr(metric, "field")
-
-
-def _align(given: dict, metric: Any, mask: Any) -> None:
-    """Bring a weight to the rank that a Keras metric wants."""
-    if SAMPLE_WEIGHT not in given or hasattr(metric, "field"):
-        return
-    y_pred, y_true = given[Y_PRED], given[Y_TRUE]
-    if len(given[SAMPLE_WEIGHT].shape) >= len(y_pred.shape) > 1:
-        like = y_pred[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true
-        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], like)
-    if mask is not None:
-        # A Keras metric multiplies the two as they are.
-        steps = ops.ones_like(mask, dtype=given[SAMPLE_WEIGHT].dtype)
-        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], steps) * steps

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
-from addloss_kit.endpoint import find_endpoint
-from addloss_kit.graph import output_names
+from addloss_kit.keras_internals.graph import give_layer_names, output_names
+from addloss_kit.model.endpoint import find_endpoint
 
 
 class PredictorGraph:
@@ -17,8 +17,7 @@ class PredictorGraph:
 
     def __init__(self, inputs: Any, outputs: Any):
         self.inputs = keras.tree.flatten(inputs)
-        for tensor in self.inputs:
-            tensor.name = tensor._keras_history.operation.name
+        give_layer_names(inputs)
         self.input_structure = keras.tree.map_structure(lambda t: t.name, inputs)
         flat = keras.tree.flatten(outputs)
         # Not by counting in `map_structure`: on torch it takes a dict in the order of its

@@ -9,7 +9,7 @@ import zlib
 import keras
 
 from addloss_kit._checks import received
-from addloss_kit.training_model import TrainingModel
+from addloss_kit.model.training_model import TrainingModel
 
 # What Keras, zip and HDF5 raise at damaged or foreign contents. `RuntimeError` and
 # its `NotImplementedError` come of damaged flags, read as encryption or a later

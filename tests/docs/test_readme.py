@@ -8,7 +8,7 @@ import pytest
 
 import addloss_kit as alk
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = ["README.md", "docs/guide.md"]
 

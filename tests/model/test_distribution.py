@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from addloss_kit.distribution import ReplicaLosses
+from addloss_kit.keras_internals.replicas import ReplicaLosses
 
-TESTS = pathlib.Path(__file__).parent
+TESTS = pathlib.Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
 # Double precision; but Keras takes means in single precision on JAX.
 TOLERANCE = {"tensorflow": 1e-9, "jax": 1e-6}

@@ -1,0 +1,192 @@
+"""build_training_model: from a predictor to a TrainingModel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from addloss_kit import losses as losses_module
+from addloss_kit._checks import check_number, received
+from addloss_kit.building.assemble import assemble
+from addloss_kit.building.linking import Supply, Use, link, target_field
+from addloss_kit.building.predictor_graph import predictor_graph
+from addloss_kit.building.resolve_metric import as_metric, prefixed
+from addloss_kit.fields import Y_PRED, input_name
+from addloss_kit.losses import LossTerm
+from addloss_kit.model.bindings import BoundMetric, BoundTerm, consumer_of
+from addloss_kit.model.training_model import TrainingModel
+
+
+def build_training_model(
+    predictor: keras.Model,
+    losses: Any,
+    *,
+    loss_weights: Any = None,
+    metrics: Any = None,
+    sample_weight: bool = False,
+    inputs: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> TrainingModel:
+    """A model that trains `predictor` on losses with any number of arguments.
+
+    The result shares the predictor's layers. Every argument of a loss but
+    `y_pred` becomes an Input of the argument's name (`y_true`, `sample_weight`,
+    `group_ids`, …); with several outputs the output's name goes before it, but
+    for `group_ids`, which all share.
+
+    Args:
+        predictor: Any built Keras model: functional, Sequential, or subclassed
+            and called once.
+        losses: One loss or a list. For several outputs a dict by output name, or
+            a list with one entry (a loss, a list, or `None`) per output. A loss
+            is a Keras name, class or object; a `LossTerm`; or a function, each
+            parameter of which names what it needs. A parameter such as
+            `demand_y_pred` names another output's prediction.
+        loss_weights: Factors of the terms: a number, or of the structure of
+            `losses`; or a dict by the terms' names. 1 if none.
+        metrics: Metrics of the structure of `losses`: Keras names, objects and
+            functions, or those of `addloss_kit.metrics`.
+        sample_weight: Whether to add the Input `sample_weight` for the losses and
+            metrics that can do without it. It is one weight a row, unless a
+            `Weighted…` term gives it the target's shape.
+        inputs: `keras.Input`s by Input name, where the default shape or dtype
+            does not fit; the shapes of a subclassed predictor's features too.
+        tensors: Intermediate tensors of the predictor by argument name, for
+            losses that take them.
+        name: Name of the model; the predictor's with `_training` if none.
+
+    Returns:
+        A `TrainingModel`, not yet compiled.
+
+    Raises:
+        TypeError: If a loss is nothing that can be one.
+        ValueError: If a name is taken twice, an output is unknown, or two losses
+            want the same Input in different shapes.
+
+    Example:
+        >>> predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model = build_training_model(predictor, "mse", sample_weight=True)
+        >>> [tensor.name for tensor in model.inputs][1:]
+        ['y_true', 'sample_weight']
+    """
+    own_inputs = dict(inputs or {})
+    graph = predictor_graph(predictor, own_inputs)
+    outputs = graph.outputs
+    output_names = [None] if len(outputs) == 1 else list(outputs)
+    chosen = _per_output(losses, output_names, "losses")
+    weights = _per_output(loss_weights, output_names, "loss_weights")
+    watched = _per_output(metrics, output_names, "metrics")
+
+    supply = Supply(
+        outputs={input_name(Y_PRED, o): t for o, t in zip(output_names, outputs.values())},
+        features={tensor.name: tensor for tensor in graph.inputs},
+        tensors=dict(tensors or {}),
+        overrides=own_inputs,
+        with_sample_weight=sample_weight,
+    )
+    terms: list[tuple[LossTerm, float, Use]] = []
+    watching: list[tuple[keras.metrics.Metric, Use]] = []
+    seen: set[int] = set()
+    for output in output_names:
+        made = [_own_copy(losses_module.get(x), seen) for x in chosen[output]]
+        uses = [Use(term, term.name, output) for term in made]
+        factors = _factors(weights[output], [term.name for term in made])
+        terms += zip(made, factors, uses)
+        if watched[output]:
+            target = target_field(uses, supply)
+        for given in watched[output]:
+            metric = as_metric(given, supply.prediction(output), output, target)
+            watching.append((metric, Use(consumer_of(metric), metric.name, output)))
+    if not terms:
+        raise ValueError(
+            f"At least one loss is needed. Pass it as `losses`. {received(losses=losses)}"
+        )
+    links = link([*(use for *_, use in terms), *(use for _, use in watching)], supply)
+    of_terms, of_metrics = links.sources[: len(terms)], links.sources[len(terms) :]
+    return assemble(
+        inputs=[*graph.inputs, *links.inputs.values()],
+        outputs=graph.structure,
+        predictions=list(supply.outputs.values()),
+        prediction_names=list(supply.outputs),
+        arguments={**links.shared, **links.inputs, **links.tensors},
+        bound_terms=[
+            BoundTerm(term, prefixed(term.name, use.output), factor, sources)
+            for (term, factor, use), sources in zip(terms, of_terms)
+        ],
+        bound_metrics=[
+            BoundMetric(metric, sources)
+            for (metric, _), sources in zip(watching, of_metrics)
+        ],
+        predictor_inputs=graph.input_structure,
+        name=name or f"{predictor.name}_training",
+    )
+
+
+def _per_output(given: Any, outputs: list, what: str) -> dict:
+    """`{output: list}` from whatever structure a person has given."""
+    if outputs == [None]:
+        if isinstance(given, Mapping) and what == "losses":
+            raise ValueError(
+                "`losses` by output name needs a predictor with several outputs. "
+                f"{received(losses=sorted(given))}"
+            )
+        return {None: given if isinstance(given, Mapping) else _as_list(given)}
+    if given is None:
+        return {o: [] for o in outputs}
+    if isinstance(given, Mapping):
+        unknown = [key for key in given if key not in outputs]
+        if unknown:
+            raise ValueError(
+                f"`{what}` names {unknown}, but the predictor's outputs are {outputs}. "
+                f"{received(**{what: list(given)})}"
+            )
+        return {
+            o: given[o] if isinstance(given.get(o), Mapping) else _as_list(given.get(o))
+            for o in outputs
+        }
+    listed = _as_list(given)
+    if len(listed) != len(outputs):
+        raise ValueError(
+            f"`{what}` must have one entry per output, or be a dict by output name. "
+            f"{received(**{what: len(listed), 'outputs': outputs})}"
+        )
+    return {o: _as_list(entry) for o, entry in zip(outputs, listed)}
+
+
+def _as_list(given: Any) -> list:
+    if given is None:
+        return []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _factors(given: Any, names: list[str]) -> list[float]:
+    """One factor a term, from a list or a dict by name."""
+    if isinstance(given, Mapping):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(
+                f"`loss_weights` names {unknown}, but the losses are {names}. To weigh "
+                "classes or rows use `sample_weight`. "
+                f"{received(loss_weights=dict(given))}"
+            )
+        given = [given.get(name, 1.0) for name in names]
+    if not given:
+        given = [1.0] * len(names)
+    if len(given) != len(names):
+        raise ValueError(
+            "`loss_weights` must have one number per loss. "
+            f"{received(loss_weights=given, losses=names)}"
+        )
+    for factor in given:
+        check_number(loss_weights=factor)
+    return [float(factor) for factor in given]
+
+
+def _own_copy(term: LossTerm, seen: set[int]) -> LossTerm:
+    """The term itself, or a fresh one where its state belongs to another use."""
+    is_used = id(term) in seen or bool(term.variables)
+    seen.add(id(term))
+    return type(term).from_config(term.get_config()) if is_used else term

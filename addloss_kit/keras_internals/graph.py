@@ -1,0 +1,94 @@
+"""Walks on a functional graph: where a tensor comes from.
+
+Keras tells that by `KerasTensor._keras_history` and `Operation._inbound_nodes` alone;
+`Model.layers` and `Layer.input` know only a layer's first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+
+
+def producer(tensor: Any) -> Any:
+    """The operation or layer that a KerasTensor comes from."""
+    return tensor._keras_history.operation
+
+
+def position(tensor: Any) -> int:
+    """Which of its producer's outputs a KerasTensor is."""
+    return tensor._keras_history.tensor_index
+
+
+def operands(tensor: Any) -> list[Any]:
+    """The KerasTensors that a tensor's producer was called with."""
+    return _node(tensor).input_tensors
+
+
+def call_arguments(tensor: Any) -> tuple[tuple, dict]:
+    """Positional and keyword arguments of the call that a tensor comes from."""
+    arguments = _node(tensor).arguments
+    return arguments.args, arguments.kwargs
+
+
+def _node(tensor: Any) -> Any:
+    operation, node_index, _ = tensor._keras_history
+    return operation._inbound_nodes[node_index]
+
+
+def ancestors(tensors: Iterable[Any]) -> Iterator[Any]:
+    """Every KerasTensor that the given ones are computed from, and themselves."""
+    stack, seen = list(tensors), set()
+    while stack:
+        tensor = stack.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        yield tensor
+        stack.extend(operands(tensor))
+
+
+def input_tensors(tensors: Iterable[Any]) -> list[Any]:
+    """The Inputs that the given tensors are computed from."""
+    return [
+        tensor
+        for tensor in ancestors(tensors)
+        if isinstance(producer(tensor), keras.layers.InputLayer)
+    ]
+
+
+def give_layer_names(inputs: Any) -> None:
+    """Rename Inputs after their layers.
+
+    An Input without a name has two: the tensor's own, by which data is fed, and the
+    layer's, which is all that a reload knows.
+    """
+    for tensor in keras.tree.flatten(inputs):
+        tensor.name = producer(tensor).name
+
+
+def output_names(outputs: Any) -> list[str]:
+    """A name for each tensor of a structure of outputs, in flattened order.
+
+    The keys of a dict, else the names of the layers they come from; `output_0`,
+    `output_1`, … where these are not one for each.
+    """
+    flat = keras.tree.flatten(outputs)
+    if isinstance(outputs, Mapping):
+        # Keras flattens a dict by sorted keys.
+        names = [str(key) for key in sorted(outputs)]
+    else:
+        names = [producer(tensor).name for tensor in flat]
+    if len(set(names)) < len(flat):
+        names = [f"output_{i}" for i in range(len(flat))]
+    return names
+
+
+def all_layers(model: keras.Model) -> list[Any]:
+    """The layers of a model, those within other layers too, and the model itself.
+
+    `Model.layers` stops at the first level.
+    """
+    return list(model._flatten_layers())

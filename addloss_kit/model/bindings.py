@@ -1,0 +1,184 @@
+"""A term or a metric together with what feeds each of its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import keras
+from keras import ops
+
+from addloss_kit._checks import received
+from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
+from addloss_kit.functional.rows import align_weight, own_mask
+from addloss_kit.keras_internals.wrapped import function_name
+from addloss_kit.losses import LossTerm
+
+
+@runtime_checkable
+class Consumer(Protocol):
+    """What has arguments that Inputs feed: every term, and every metric of the kit.
+
+    A metric of Keras is made one by `KerasMetricConsumer`.
+    """
+
+    @property
+    def required_arguments(self) -> tuple[str, ...]:
+        """Arguments without a default."""
+
+    @property
+    def optional_arguments(self) -> tuple[str, ...]:
+        """Arguments with a default."""
+
+    def accepts(self, argument: str) -> bool:
+        """Whether there is an argument of that name."""
+
+    def source(self, argument: str) -> str:
+        """The name under which `argument` is fed."""
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        """What the Input of `argument` must look like."""
+
+
+class KerasMetricConsumer:
+    """A metric that knows of no Inputs: one of Keras, or a person's own.
+
+    Args:
+        metric: The metric; the parameters of its `update_state` are the arguments.
+
+    Raises:
+        ValueError: If it takes no `y_pred`.
+    """
+
+    def __init__(self, metric: keras.metrics.Metric) -> None:
+        self.metric = metric
+        self._parameters = [
+            p
+            for p in inspect.signature(metric.update_state).parameters.values()
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if Y_PRED not in self.required_arguments:
+            names = [p.name for p in self._parameters]
+            raise ValueError(
+                "A metric's `update_state` must take `y_true` and `y_pred`. "
+                f"{received(metric=metric.name, parameters=names)}"
+            )
+
+    @property
+    def required_arguments(self) -> tuple[str, ...]:
+        """Parameters of `update_state` without a default."""
+        return tuple(p.name for p in self._parameters if p.default is p.empty)
+
+    @property
+    def optional_arguments(self) -> tuple[str, ...]:
+        """Parameters of `update_state` with a default."""
+        given = [p for p in self._parameters if p.default is not p.empty]
+        return tuple(p.name for p in given if p.name != "mask")
+
+    def accepts(self, argument: str) -> bool:
+        """Whether `update_state` has a parameter of that name."""
+        return any(p.name == argument for p in self._parameters)
+
+    def source(self, argument: str) -> str:
+        """The argument's own name."""
+        return argument
+
+    def field(self, argument: str, prediction: Any) -> Field:
+        """Whole numbers without the classes' axis for a sparse metric's target."""
+        kind = f"{type(self.metric).__name__}{function_name(self.metric)}".lower()
+        if argument == Y_TRUE and "sparse" in kind:
+            shape = tuple(prediction.shape[1:-1])
+            return Field(shape=shape, dtype="int32", reason=self.metric.name)
+        return Field()
+
+
+def consumer_of(metric: keras.metrics.Metric) -> Consumer:
+    """The metric itself where it names its Inputs, else an adapter around it."""
+    return metric if isinstance(metric, Consumer) else KerasMetricConsumer(metric)
+
+
+@dataclasses.dataclass
+class BoundTerm:
+    """A term together with where its arguments come from.
+
+    Args:
+        term: The term.
+        name: Key in the history.
+        weight: Factor in the total loss; `None` for a value that is only watched.
+        sources: For each argument of the term, the name of the prediction, Input
+            or intermediate tensor that feeds it.
+    """
+
+    term: LossTerm
+    name: str
+    weight: float | None
+    sources: dict[str, str]
+
+    def get_config(self) -> dict:
+        return {
+            "term": keras.saving.serialize_keras_object(self.term),
+            "name": self.name,
+            "weight": self.weight,
+            "sources": self.sources,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> BoundTerm:
+        term = keras.saving.deserialize_keras_object(config["term"])
+        return cls(**{**config, "term": term})
+
+
+@dataclasses.dataclass
+class BoundMetric:
+    """A metric together with where the arguments of its `update_state` come from.
+
+    Args:
+        metric: The metric; its name is the key in the history.
+        sources: For each argument, the name of the prediction or Input.
+    """
+
+    metric: keras.metrics.Metric
+    sources: dict[str, str]
+
+    @property
+    def consumer(self) -> Consumer:
+        """The metric, or an adapter around it."""
+        return consumer_of(self.metric)
+
+    def update(self, named: Mapping[str, Any]) -> None:
+        """Feed the metric a batch of tensors by name."""
+        given = {argument: named[source] for argument, source in self.sources.items()}
+        mask = own_mask(given[Y_PRED]) if Y_PRED in given else None
+        consumer = self.consumer
+        if mask is not None and consumer.accepts("mask"):
+            given["mask"] = mask
+        elif isinstance(consumer, KerasMetricConsumer):
+            _align_weight(given, mask)
+        self.metric.update_state(**given)
+
+    def get_config(self) -> dict:
+        metric = keras.saving.serialize_keras_object(self.metric)
+        return {"metric": metric, "sources": self.sources}
+
+    @classmethod
+    def from_config(cls, config: Any) -> BoundMetric:
+        if isinstance(config, BoundMetric):
+            return config
+        metric = keras.saving.deserialize_keras_object(config["metric"])
+        return cls(metric, dict(config["sources"]))
+
+
+def _align_weight(given: dict, mask: Any) -> None:
+    """Bring a weight to the rank that a Keras metric wants."""
+    if SAMPLE_WEIGHT not in given:
+        return
+    y_pred, y_true = given[Y_PRED], given[Y_TRUE]
+    if len(given[SAMPLE_WEIGHT].shape) >= len(y_pred.shape) > 1:
+        like = y_pred[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true
+        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], like)
+    if mask is not None:
+        # A Keras metric multiplies the two as they are.
+        steps = ops.ones_like(mask, dtype=given[SAMPLE_WEIGHT].dtype)
+        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], steps) * steps
