@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from addloss_kit._types import Shape, Tensor
+
 
 def received(**culprits: Any) -> str:
     """The tail of every message: `Received: name=value, name=value.`"""
     return "Received: " + ", ".join(f"{k}={v}" for k, v in culprits.items()) + "."
 
 
-def check_same_shape(**tensors: Any) -> None:
+def check_same_shape(**tensors: Tensor) -> None:
     """Raise unless every tensor has the shape of the first one.
 
     Args:
@@ -32,7 +34,7 @@ def check_same_shape(**tensors: Any) -> None:
             )
 
 
-def check_rows(**tensors: Any) -> None:
+def check_rows(**tensors: Tensor) -> None:
     """Raise unless every tensor has the number of rows of the first one."""
     (first_name, first), *others = tensors.items()
     for name, tensor in others:
@@ -77,12 +79,7 @@ def check_number(
 ) -> None:
     """Raise unless every value is a number in `[low, high]` (or `[low, high)`)."""
     for name, number in numbers.items():
-        try:
-            value = float(number)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"`{name}` must be a number. {received(**{name: repr(number)})}"
-            ) from None
+        value = _as_float(name, number)
         fits = low <= value <= high if is_high_allowed else low <= value < high
         if not fits or value != value:
             bracket = "]" if is_high_allowed else ")"
@@ -94,15 +91,26 @@ def check_number(
 
 def check_positive(*, is_infinity_allowed: bool = False, **numbers: Any) -> None:
     """Raise unless every value is a number above 0."""
-    check_number(**numbers)
     for name, number in numbers.items():
-        value = float(number)
-        if value <= 0 or (value == float("inf") and not is_infinity_allowed):
+        value = _as_float(name, number)
+        # NaN is not above 0 either.
+        if not value > 0 or (value == float("inf") and not is_infinity_allowed):
             kind = (
-                "positive, or infinity for no limit" if is_infinity_allowed else "positive"
+                "positive, or infinity for no limit"
+                if is_infinity_allowed
+                else "positive and finite"
             )
             raise ValueError(f"`{name}` must be {kind}. {received(**{name: repr(number)})}")
 
 
-def _shapes_fit(a: tuple, b: tuple) -> bool:
+def _as_float(name: str, number: Any) -> float:
+    try:
+        return float(number)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`{name}` must be a number. {received(**{name: repr(number)})}"
+        ) from None
+
+
+def _shapes_fit(a: Shape, b: Shape) -> bool:
     return len(a) == len(b) and all(i is None or j is None or i == j for i, j in zip(a, b))

@@ -11,6 +11,8 @@ import dataclasses
 import re
 from collections.abc import Container
 
+from addloss_kit._types import Shape
+
 Y_TRUE = "y_true"
 Y_PRED = "y_pred"
 SAMPLE_WEIGHT = "sample_weight"
@@ -35,7 +37,7 @@ class Field:
         reason: Who wants it so, for the message when two wishes differ.
     """
 
-    shape: tuple | None = None
+    shape: Shape | None = None
     dtype: str | None = None
     role: str = ""
     num_groups: int | None = None

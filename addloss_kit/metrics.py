@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -11,6 +11,15 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
+from addloss_kit._types import (
+    Between,
+    Bounded,
+    Config,
+    Distance,
+    ErrorLike,
+    KerasTensor,
+    Tensor,
+)
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
 from addloss_kit.per_sample_error import PerSampleError
@@ -29,7 +38,7 @@ class _GroupMetric(keras.metrics.Metric):
         self,
         num_groups: int,
         *,
-        error: Any = "squared_error",
+        error: ErrorLike = "squared_error",
         group_ids: str = GROUP_IDS,
         name: str | None = None,
         **kwargs: Any,
@@ -47,7 +56,7 @@ class _GroupMetric(keras.metrics.Metric):
         self.error_totals = self._sums("error_totals")
         self.weight_totals = self._sums("weight_totals")
 
-    def _sums(self, name: str) -> Any:
+    def _sums(self, name: str) -> Tensor:
         return self.add_variable(shape=(2, self.num_groups), initializer="zeros", name=name)
 
     @property
@@ -68,7 +77,7 @@ class _GroupMetric(keras.metrics.Metric):
         """The name of the Input that feeds `argument`."""
         return self.group_ids if argument == GROUP_IDS else argument
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         """What the Input of `argument` must look like."""
         if argument == GROUP_IDS:
             return Field(
@@ -76,7 +85,14 @@ class _GroupMetric(keras.metrics.Metric):
             )
         return self.error.field(prediction) if argument == Y_TRUE else Field()
 
-    def update_state(self, y_true, y_pred, group_ids, sample_weight=None, mask=None):
+    def update_state(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        group_ids: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -98,13 +114,13 @@ class _GroupMetric(keras.metrics.Metric):
         _add(self.error_totals, errors)
         _add(self.weight_totals, weights)
 
-    def means(self) -> tuple[Any, Any]:
+    def means(self) -> tuple[Tensor, Tensor]:
         """Mean error and weight of each group, both `(num_groups,)`."""
         error = ops.sum(self.error_totals, axis=0)
         weight = ops.sum(self.weight_totals, axis=0)
         return functional.group_means(error, weight), weight
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_groups": self.num_groups,
@@ -113,7 +129,7 @@ class _GroupMetric(keras.metrics.Metric):
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> _GroupMetric:
+    def from_config(cls, config: Config) -> _GroupMetric:
         config = dict(config)
         if isinstance(config.get("error"), dict):
             config["error"] = keras.saving.deserialize_keras_object(config["error"])
@@ -159,12 +175,12 @@ class GroupError(_GroupMetric):
             )
         self.group_names = None if group_names is None else [str(n) for n in group_names]
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Tensor]:
         means, _ = self.means()
         names = self.group_names or range(self.num_groups)
         return {f"{self.name}_{name}": means[k] for k, name in enumerate(names)}
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "group_names": self.group_names}
 
 
@@ -195,8 +211,8 @@ class GroupGap(_GroupMetric):
         self,
         num_groups: int,
         *,
-        distance: str = "squared",
-        between: str = "pairs",
+        distance: Distance = "squared",
+        between: Between = "pairs",
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, **kwargs)
@@ -205,13 +221,13 @@ class GroupGap(_GroupMetric):
         self.distance = distance
         self.between = between
 
-    def result(self):
+    def result(self) -> Tensor:
         means, weight = self.means()
         return functional.group_gap(
             means, weight > 0, distance=self.distance, between=self.between, shares=weight
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "distance": self.distance,
@@ -250,12 +266,12 @@ class BoundIsMet(_GroupMetric):
         num_groups: int,
         *,
         bound: float | Sequence[float],
-        of: str = "error",
+        of: Bounded = "error",
         tolerance: float = 0.02,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, **kwargs)
-        check_one_of(("error", "gap"), of=of)
+        check_one_of(get_args(Bounded), of=of)
         check_number(low=0.0, tolerance=tolerance)
         bounds = np.asarray(bound, "float64")
         shapes = [(), (num_groups,)] if of == "error" else [()]
@@ -268,7 +284,7 @@ class BoundIsMet(_GroupMetric):
         self.of = of
         self.tolerance = float(tolerance)
 
-    def result(self):
+    def result(self) -> Tensor:
         means, weight = self.means()
         if self.of == "gap":
             reached = functional.group_gap(
@@ -281,7 +297,7 @@ class BoundIsMet(_GroupMetric):
         is_met = ops.all(reached <= bound * (1.0 + self.tolerance))
         return ops.cast(is_met, means.dtype)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "bound": self.bound,
@@ -290,7 +306,7 @@ class BoundIsMet(_GroupMetric):
         }
 
 
-def _add(sums: Any, news: Any) -> None:
+def _add(sums: Tensor, news: Tensor) -> None:
     """Add `news` to row 0 of `sums`, and what rounding cuts off to row 1."""
     news = ops.cast(news, sums.dtype)
     total, rest = sums[0], sums[1]

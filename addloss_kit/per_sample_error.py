@@ -8,15 +8,16 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
+from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor
 from addloss_kit.fields import Field, snake_case
 from addloss_kit.functional.rows import own_mask, row_mean
 from addloss_kit.keras_internals.wrapped import function_arguments
 from addloss_kit.serialization import deserialize_loss, serialize_loss
 
-# Names of the literature for errors that Keras knows under another one.
-_ALIASES = {
-    "squared_error": "mean_squared_error",
-    "absolute_error": "mean_absolute_error",
+# Names of the literature for errors, and those that Keras knows them under.
+_SYNONYMS = {
+    "squared_error": ("mean_squared_error", "mse"),
+    "absolute_error": ("mean_absolute_error", "mae"),
 }
 
 # Keras losses whose target is the index of a class, not a value per output.
@@ -40,9 +41,9 @@ class PerSampleError:
         ValueError: If Keras knows no such loss.
     """
 
-    def __init__(self, loss: Any = "squared_error") -> None:
+    def __init__(self, loss: ErrorLike = "squared_error") -> None:
         self.identifier = loss
-        known = _ALIASES.get(loss, loss) if isinstance(loss, str) else loss
+        known = _SYNONYMS.get(loss, (loss,))[0] if isinstance(loss, str) else loss
         if isinstance(known, type) and issubclass(known, keras.losses.Loss):
             known = known()
         try:
@@ -68,10 +69,11 @@ class PerSampleError:
     def reduction(self) -> str | None:
         """How the Keras object reduces; `"sum_over_batch_size"` for functions."""
         if isinstance(self.loss, keras.losses.Loss):
-            return self.loss.reduction
+            reduction: str | None = self.loss.reduction
+            return reduction
         return "sum_over_batch_size"
 
-    def __call__(self, y_true: Any, y_pred: Any) -> Any:
+    def __call__(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The errors, unreduced and unweighted, in the dtype of `y_pred`."""
         y_true = as_keras_target(y_true, y_pred)
         if isinstance(self.loss, keras.losses.Loss):
@@ -80,7 +82,7 @@ class PerSampleError:
             return self.loss.call(y_true, y_pred)
         return self.loss(y_true, y_pred)
 
-    def per_row(self, y_true: Any, y_pred: Any, mask: Any = None) -> Any:
+    def per_row(self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
         """The error of each row `(batch,)`: the mean over its steps."""
         values = self(y_true, y_pred)
         if len(values.shape) == 0:
@@ -91,7 +93,7 @@ class PerSampleError:
             )
         return row_mean(values, own_mask(values, mask))
 
-    def field(self, prediction: Any) -> Field:
+    def field(self, prediction: KerasTensor) -> Field:
         """What its target looks like, given the prediction's KerasTensor."""
         shape = tuple(prediction.shape[1:])
         function = getattr(self.loss, "fn", self.loss)
@@ -113,18 +115,26 @@ class PerSampleError:
             reason=self.name,
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         loss: Any = self.identifier
         if not isinstance(loss, str):
             loss = serialize_loss(self.loss)
         return {"loss": loss}
 
     @classmethod
-    def from_config(cls, config: dict) -> PerSampleError:
+    def from_config(cls, config: Config) -> PerSampleError:
         return cls(deserialize_loss(config["loss"]))
 
 
-def as_keras_target(y_true: Any, y_pred: Any) -> Any:
+def literature_name(error: str) -> str:
+    """`"squared_error"` for `"mse"` and the like; another name as it stands."""
+    for name, others in _SYNONYMS.items():
+        if error in others:
+            return name
+    return error
+
+
+def as_keras_target(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """`y_true` as Keras hands it to a loss: of the prediction's dtype and rank.
 
     A `(batch,)` target meets a `(batch, 1)` prediction row by row; without this

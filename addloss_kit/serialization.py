@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import Config
 from addloss_kit.keras_internals.wrapped import function_arguments
 
 
@@ -35,7 +36,7 @@ def serialize_loss(loss: Any) -> Any:
     return config
 
 
-def _constructor_arguments(loss: keras.losses.Loss, config: dict) -> dict:
+def _constructor_arguments(loss: keras.losses.Loss, config: Config) -> Config:
     """`config` with the constructor arguments that it lacks, less those not taken."""
     definer = next(c for c in type(loss).__mro__ if "from_config" in vars(c))
     if not definer.__module__.startswith("keras."):
@@ -74,7 +75,7 @@ def deserialize_loss(config: Any) -> Any:
     return config
 
 
-def serialize_function(function: Callable) -> Any:
+def serialize_function(function: Callable[..., Any]) -> Any:
     """A registered function as a config.
 
     Raises:

@@ -50,7 +50,8 @@ def every_term():
     by_hand = {"LossTerm", "KerasLoss", "FunctionLoss", "SymbolicLoss"}
     for name in alk.losses.__all__:
         term = getattr(alk.losses, name)
-        if name in by_hand or not inspect.isclass(term):
+        is_term = inspect.isclass(term) and issubclass(term, alk.losses.LossTerm)
+        if name in by_hand or not is_term:
             continue
         parameters = inspect.signature(term.__init__).parameters.values()
         needed = [p.name for p in parameters if p.default is p.empty and p.kind < 4]

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(addloss_kit.__file__).parent
 # From the bottom up. A file imports only from floors below its own, or from its own
 # folder. (The table in docs/decisions.md.)
 FLOORS = (
+    ("_types",),
     ("_version", "_checks", "fields", "atomic"),
     ("keras_internals",),
     ("functional", "serialization"),

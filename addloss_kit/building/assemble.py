@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import KerasTensor
 from addloss_kit.building.broadcasting import refuse_outer_products
 from addloss_kit.model.bindings import BoundMetric, BoundTerm
 from addloss_kit.model.endpoint import LossEndpoint
@@ -15,11 +16,11 @@ from addloss_kit.model.training_model import TrainingModel
 
 def assemble(
     *,
-    inputs: list,
+    inputs: list[KerasTensor],
     outputs: Any,
-    predictions: list,
+    predictions: list[KerasTensor],
     prediction_names: list[str],
-    arguments: dict,
+    arguments: dict[str, KerasTensor],
     bound_terms: list[BoundTerm],
     bound_metrics: list[BoundMetric],
     predictor_inputs: Any,
@@ -45,7 +46,8 @@ def assemble(
         dtype="float64" if is_double else keras.config.floatx(),
     )
     passed = endpoint(predictions, arguments)
-    return TrainingModel(
+    # Its constructor may have no types; it says why.
+    return TrainingModel(  # type: ignore[no-untyped-call]
         inputs,
         keras.tree.map_structure(lambda position: passed[position], outputs),
         name=name,

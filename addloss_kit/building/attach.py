@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import keras
 
 from addloss_kit._checks import check_number, received
+from addloss_kit._types import KerasTensor
 from addloss_kit.building.assemble import assemble
 from addloss_kit.fields import Y_PRED
 from addloss_kit.keras_internals.graph import input_tensors
@@ -17,7 +18,7 @@ from addloss_kit.model.training_model import TrainingModel
 
 
 def add_loss(
-    model: keras.Model, value: Any, *, weight: float = 1.0, name: str | None = None
+    model: keras.Model, value: KerasTensor, *, weight: float = 1.0, name: str | None = None
 ) -> TrainingModel:
     """Add a scalar of the graph to the loss: Keras 2's `model.add_loss(value)`.
 
@@ -48,7 +49,7 @@ def add_loss(
     return _attach(model, value, name, float(weight), "loss")
 
 
-def add_metric(model: keras.Model, value: Any, *, name: str) -> TrainingModel:
+def add_metric(model: keras.Model, value: KerasTensor, *, name: str) -> TrainingModel:
     """Watch a scalar of the graph: Keras 2's `model.add_metric(value)`.
 
     Args:
@@ -67,7 +68,11 @@ def add_metric(model: keras.Model, value: Any, *, name: str) -> TrainingModel:
 
 
 def _attach(
-    model: Any, value: Any, name: str | None, weight: float | None, kind: str
+    model: keras.Model,
+    value: KerasTensor,
+    name: str | None,
+    weight: float | None,
+    kind: Literal["loss", "metric"],
 ) -> TrainingModel:
     if not isinstance(value, keras.KerasTensor):
         raise TypeError(
@@ -89,8 +94,8 @@ def _attach(
         )
     value = bypass(value)
     endpoint = find_endpoint(model)
-    predictions: list = model.outputs
-    arguments: dict = {}
+    predictions: list[KerasTensor] = model.outputs
+    arguments: dict[str, KerasTensor] = {}
     bound_terms: list[BoundTerm] = []
     bound_metrics: list[BoundMetric] = []
     predictor_inputs = None

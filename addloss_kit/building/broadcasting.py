@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import KerasTensor
 from addloss_kit.keras_internals.graph import (
     ancestors,
     input_tensors,
@@ -17,7 +18,7 @@ from addloss_kit.losses import FunctionLoss, SymbolicLoss
 from addloss_kit.model.bindings import BoundTerm
 
 
-def refuse_outer_products(bound: BoundTerm, named: dict[str, Any]) -> None:
+def refuse_outer_products(bound: BoundTerm, named: Mapping[str, KerasTensor]) -> None:
     """Refuse a loss in which broadcasting pairs each row with all others.
 
     `(batch,)` and `(batch, 1)` broadcast to `(batch, batch)`, and a mean over that is a
@@ -54,7 +55,7 @@ def refuse_outer_products(bound: BoundTerm, named: dict[str, Any]) -> None:
             )
 
 
-def _trial(bound: BoundTerm, named: dict[str, Any]) -> Any:
+def _trial(bound: BoundTerm, named: Mapping[str, KerasTensor]) -> KerasTensor | None:
     """What the function makes of Inputs of its own; `None` if it cannot."""
     given = {
         argument: keras.Input(

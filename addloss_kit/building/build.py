@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, received
+from addloss_kit._types import KerasTensor
 from addloss_kit.building.assemble import assemble
 from addloss_kit.building.linking import Supply, Use, link, target_field
 from addloss_kit.building.predictor_graph import predictor_graph
@@ -26,8 +27,8 @@ def build_training_model(
     loss_weights: Any = None,
     metrics: Any = None,
     sample_weight: bool = False,
-    inputs: Mapping[str, Any] | None = None,
-    tensors: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, KerasTensor] | None = None,
+    tensors: Mapping[str, KerasTensor] | None = None,
     name: str | None = None,
 ) -> TrainingModel:
     """A model that trains `predictor` on losses with any number of arguments.
@@ -125,9 +126,11 @@ def build_training_model(
     )
 
 
-def _per_output(given: Any, outputs: list, what: str) -> dict:
+def _per_output(
+    given: Any, outputs: Sequence[str | None], what: str
+) -> dict[str | None, Any]:
     """`{output: list}` from whatever structure a person has given."""
-    if outputs == [None]:
+    if list(outputs) == [None]:
         if isinstance(given, Mapping) and what == "losses":
             raise ValueError(
                 "`losses` by output name needs a predictor with several outputs. "
@@ -156,7 +159,7 @@ def _per_output(given: Any, outputs: list, what: str) -> dict:
     return {o: _as_list(entry) for o, entry in zip(outputs, listed)}
 
 
-def _as_list(given: Any) -> list:
+def _as_list(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, (list, tuple)) else [given]

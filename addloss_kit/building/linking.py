@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import KerasTensor
 from addloss_kit.fields import (
     SAMPLE_WEIGHT,
     Y_PRED,
@@ -49,9 +49,9 @@ class Links:
     """
 
     sources: list[dict[str, str]]
-    inputs: dict[str, Any]
-    shared: dict[str, Any]
-    tensors: dict[str, Any]
+    inputs: dict[str, KerasTensor]
+    shared: dict[str, KerasTensor]
+    tensors: dict[str, KerasTensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Supply:
         with_sample_weight: Whether optional weights are asked for.
     """
 
-    outputs: Mapping[str, Any]
-    features: Mapping[str, Any]
-    tensors: Mapping[str, Any]
-    overrides: Mapping[str, Any]
+    outputs: Mapping[str, KerasTensor]
+    features: Mapping[str, KerasTensor]
+    tensors: Mapping[str, KerasTensor]
+    overrides: Mapping[str, KerasTensor]
     with_sample_weight: bool
 
-    def prediction(self, output: str | None) -> Any:
+    def prediction(self, output: str | None) -> KerasTensor:
         """The KerasTensor of an output."""
         return self.outputs[input_name(Y_PRED, output)]
 
@@ -177,7 +177,7 @@ def _is_asked_for(argument: str, source: str, supply: Supply) -> bool:
     return source in supply.overrides
 
 
-def _new_inputs(fields: Mapping[str, Field], supply: Supply) -> dict[str, Any]:
+def _new_inputs(fields: Mapping[str, Field], supply: Supply) -> dict[str, KerasTensor]:
     """Targets first, then weights, then the rest in the order of their use."""
     order = {Y_TRUE: 0, SAMPLE_WEIGHT: 1}
     made = {}
@@ -196,7 +196,7 @@ def _new_inputs(fields: Mapping[str, Field], supply: Supply) -> dict[str, Any]:
     return made
 
 
-def _refuse_unused(fields: Mapping, taken: Mapping, supply: Supply) -> None:
+def _refuse_unused(fields: Iterable[str], taken: Iterable[str], supply: Supply) -> None:
     unknown = set(supply.overrides) - set(fields) - set(supply.features)
     if unknown:
         raise ValueError(

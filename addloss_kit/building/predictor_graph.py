@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import KerasTensor, Shape
 from addloss_kit.keras_internals.graph import give_layer_names, output_names
 from addloss_kit.model.endpoint import find_endpoint
 
@@ -15,7 +16,7 @@ from addloss_kit.model.endpoint import find_endpoint
 class PredictorGraph:
     """A predictor as symbolic inputs and outputs, in its own structures."""
 
-    def __init__(self, inputs: Any, outputs: Any):
+    def __init__(self, inputs: Any, outputs: Any) -> None:
         self.inputs = keras.tree.flatten(inputs)
         give_layer_names(inputs)
         self.input_structure = keras.tree.map_structure(lambda t: t.name, inputs)
@@ -26,7 +27,7 @@ class PredictorGraph:
         self.outputs = dict(zip(output_names(outputs), flat))
 
 
-def predictor_graph(predictor: Any, overrides: dict) -> PredictorGraph:
+def predictor_graph(predictor: Any, overrides: Mapping[str, KerasTensor]) -> PredictorGraph:
     """The graph of any built Keras model.
 
     Args:
@@ -63,7 +64,7 @@ def predictor_graph(predictor: Any, overrides: dict) -> PredictorGraph:
     return PredictorGraph(inputs, outputs)
 
 
-def _inputs_of_subclassed(predictor: Any, overrides: dict) -> Any:
+def _inputs_of_subclassed(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Any:
     config = predictor.get_build_config() or {}
     shape = config.get("input_shape")
     if shape is None:
@@ -78,7 +79,7 @@ def _inputs_of_subclassed(predictor: Any, overrides: dict) -> Any:
             f"{received(predictor=predictor.name)}"
         )
 
-    def make(name: str, shape: Any) -> Any:
+    def make(name: str, shape: Shape) -> KerasTensor:
         if name in overrides:
             spec = overrides[name]
             return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name)

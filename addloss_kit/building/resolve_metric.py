@@ -6,10 +6,13 @@ from typing import Any
 
 import keras
 
+from addloss_kit._types import KerasTensor
 from addloss_kit.fields import Field
 
 
-def as_metric(given: Any, prediction: Any, output: str | None, target: Field) -> Any:
+def as_metric(
+    given: Any, prediction: KerasTensor, output: str | None, target: Field
+) -> keras.metrics.Metric:
     """The metric, under the name that the history shows: a string as it was given.
 
     Args:
@@ -33,7 +36,7 @@ def as_metric(given: Any, prediction: Any, output: str | None, target: Field) ->
     return type(given).from_config({**given.get_config(), "name": name})
 
 
-def _accuracy(prediction: Any, target: Field) -> Any:
+def _accuracy(prediction: KerasTensor, target: Field) -> keras.metrics.Metric:
     """The accuracy that fits, as Keras's `compile` chooses it: by the shapes."""
     if prediction.shape[-1] == 1:
         return keras.metrics.BinaryAccuracy(name="accuracy")

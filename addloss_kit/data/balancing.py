@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import received
+from addloss_kit._checks import check_positive, received
 from addloss_kit.fields import SAMPLE_WEIGHT, parse_input_name
 
 
@@ -104,12 +104,9 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
             "`balance_groups` must have one share for each group in the data. "
             f"{received(shares_of=sorted(given), groups=ids)}"
         )
-    bad = {k: share for k, share in given.items() if not 0 < share < np.inf}
-    if bad:
-        raise ValueError(
-            "`balance_groups` must hold shares above 0, so that every batch has every "
-            f"group. {received(**{f'balance_groups[{k}]': v for k, v in bad.items()})}"
-        )
+    # At 0 a group would be in no batch.
+    named: dict[str, Any] = {f"balance_groups[{k}]": v for k, v in given.items()}
+    check_positive(**named)
     wanted = np.zeros(len(present))
     wanted[is_group] = [given[k] for k in ids]
     share_of_groups = sizes[is_group].sum() / sizes.sum()

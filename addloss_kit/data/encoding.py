@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import received
+from addloss_kit._checks import check_rows, received
+from addloss_kit._types import ArrayLike
 
 _SEPARATOR = " & "
 
 
 def encode_groups(
-    labels: Any, *, names: Sequence[Any] | None = None
+    labels: ArrayLike, *, names: Sequence[Any] | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """Number the groups that labels name.
 
@@ -53,12 +54,7 @@ def encode_groups(
         ['f & True', 'm & False']
     """
     columns = [_column(column) for column in _columns(labels)]
-    rows = {f"column {i}": len(codes) for i, (codes, _) in enumerate(columns)}
-    if len(set(rows.values())) != 1:
-        raise ValueError(
-            "All columns of `labels` must have the same number of rows. "
-            f"{received(**{f'rows of {name}': n for name, n in rows.items()})}"
-        )
+    check_rows(**{f"column {i} of labels": codes for i, (codes, _) in enumerate(columns)})
     codes, texts = columns[0] if len(columns) == 1 else _intersections(columns)
     if names is None:
         return codes.astype("int32"), texts
@@ -81,7 +77,7 @@ def encode_groups(
     return table[codes], fixed
 
 
-def _columns(labels: Any) -> list[Any]:
+def _columns(labels: ArrayLike) -> list[Any]:
     if isinstance(labels, Mapping):
         columns = list(labels.values())
     elif hasattr(labels, "columns") and hasattr(labels, "iloc"):
@@ -103,7 +99,7 @@ def _columns(labels: Any) -> list[Any]:
     return columns
 
 
-def _column(column: Any) -> tuple[np.ndarray, list[str]]:
+def _column(column: ArrayLike) -> tuple[np.ndarray, list[str]]:
     """Codes `(rows,)`, -1 where missing, and the labels' texts in order."""
     if _is_categorical(column):
         values = getattr(column, "array", column)
@@ -136,7 +132,7 @@ def _objects(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         first_of.setdefault(text, value)
         codes[row] = code_of.setdefault(text, len(code_of))
     are_numbers = all(isinstance(value, numbers.Real) for value in first_of.values())
-    ordered = sorted(first_of, key=first_of.__getitem__ if are_numbers else None)  # type: ignore[arg-type] # the values compare
+    ordered = sorted(first_of, key=first_of.__getitem__ if are_numbers else None)
     rank = {text: i for i, text in enumerate(ordered)}
     table = np.array([rank[text] for text in code_of] + [-1], "int64")
     return table[codes], ordered

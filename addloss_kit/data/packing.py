@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import received
+from addloss_kit._checks import check_rows, received
+from addloss_kit._types import ArrayLike, Shape
 from addloss_kit.fields import (
     GROUP_IDS,
     SAMPLE_WEIGHT,
@@ -23,8 +24,8 @@ def pack_inputs(
     y: Any = None,
     *,
     sample_weight: Any = None,
-    group_ids: Any = None,
-    **extra: Any,
+    group_ids: ArrayLike | None = None,
+    **extra: ArrayLike,
 ) -> dict[str, np.ndarray]:
     """Check arrays and name them after the Inputs of a training model.
 
@@ -99,7 +100,9 @@ def pack_inputs(
     return packed
 
 
-def _take_features(given: dict, x: Any, features: list, specs: dict) -> None:
+def _take_features(
+    given: dict[str, Any], x: Any, features: list[str], specs: Mapping[str, Any]
+) -> None:
     if isinstance(x, Mapping):
         unknown = [name for name in x if name not in specs]
         if unknown:
@@ -127,7 +130,9 @@ def _take_features(given: dict, x: Any, features: list, specs: dict) -> None:
         )
 
 
-def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: str) -> None:
+def _take_by_output(
+    given: dict[str, Any], value: Any, role: str, specs: Mapping[str, Any], argument: str
+) -> None:
     if value is None:
         return
     known = [n for n in specs if parse_input_name(n)[0] == role]
@@ -164,7 +169,7 @@ def _take_by_output(given: dict, value: Any, role: str, specs: dict, argument: s
         _give(given, name, array)
 
 
-def _give(given: dict, name: str, value: Any) -> None:
+def _give(given: dict[str, Any], name: str, value: Any) -> None:
     if name in given:
         raise ValueError(
             f"Input `{name}` is given twice. Give it once. {received(inputs=sorted(given))}"
@@ -258,34 +263,27 @@ def _check_whole(name: str, array: np.ndarray) -> None:
         )
 
 
-def _check_rows(packed: dict) -> None:
+def _check_rows(packed: Mapping[str, np.ndarray]) -> None:
     for name, array in packed.items():
         if array.ndim == 0:
             raise ValueError(
                 f"`{name}` must have one entry a row. Repeat it for each row. "
                 f"{received(**{f'{name}.shape': array.shape})}"
             )
-    (first_name, first), *others = packed.items()
-    for name, array in others:
-        if array.shape[0] != first.shape[0]:
-            shapes = {f"{name}.shape": array.shape, f"{first_name}.shape": first.shape}
-            raise ValueError(
-                f"`{name}` must have one row per row of `{first_name}`. "
-                f"{received(**shapes)}"
-            )
-    if first.shape[0] == 0:
+    check_rows(**packed)
+    if next(iter(packed.values())).shape[0] == 0:
         raise ValueError(f"There must be at least one row. {received(rows=0)}")
 
 
-def _spread(weight: np.ndarray, spec: tuple) -> np.ndarray:
+def _spread(weight: np.ndarray, spec: Shape) -> np.ndarray:
     """A weight per row or step, repeated over the axes that the Input has more."""
     if weight.ndim > 1 and weight.ndim == len(spec) + 1 and weight.shape[-1] == 1:
         weight = weight[..., 0]
     missing = len(spec) - weight.ndim
     if missing <= 0 and weight.shape[1:] == tuple(spec[1:]):
         return weight
-    known = tuple(spec[1:])
-    if any(size is None for size in known):
+    known = [size for size in spec[1:] if size is not None]
+    if len(known) < len(spec) - 1:
         return weight if missing <= 0 else weight.reshape(weight.shape + (1,) * missing)
     expanded = weight.reshape(weight.shape + (1,) * max(missing, 0))
     try:
@@ -295,7 +293,7 @@ def _spread(weight: np.ndarray, spec: tuple) -> np.ndarray:
     return np.ascontiguousarray(spread)
 
 
-def _fit_rank(array: np.ndarray, spec: tuple) -> np.ndarray:
+def _fit_rank(array: np.ndarray, spec: Shape) -> np.ndarray:
     """`(rows,)` for an Input of `(rows, 1)`, and the other way, as Keras does."""
     if array.ndim == len(spec) - 1 and spec[-1] == 1:
         return array[..., None]
@@ -304,7 +302,7 @@ def _fit_rank(array: np.ndarray, spec: tuple) -> np.ndarray:
     return array
 
 
-def _check_shape(name: str, array: np.ndarray, spec: tuple) -> None:
+def _check_shape(name: str, array: np.ndarray, spec: Shape) -> None:
     fits = array.ndim == len(spec) and all(
         want is None or have == want for have, want in zip(array.shape[1:], spec[1:])
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def write_figure(
     figure.savefig(path, dpi=150)
 
 
-def _draw_errors(axes, comparison, after_label):
+def _draw_errors(axes: Any, comparison: GroupComparison, after_label: str) -> None:
     reports = {"plain MSE": comparison.before, after_label: comparison.after}
     counts = [*comparison.before.n, comparison.before.n.sum()]
     names = [*comparison.group_names, "all"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -256,7 +257,7 @@ def _curve(
 class _EpochBar(keras.callbacks.Callback):
     """One progress bar for all epochs, with each group's error so far."""
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         self._keys = [f"mse_of_{name}" for name in GROUP_NAMES]
         self._bar = keras.utils.Progbar(
             self.params["epochs"],
@@ -266,8 +267,8 @@ class _EpochBar(keras.callbacks.Callback):
             interval=0.1 if sys.stdout.isatty() else 10.0,
         )
 
-    def on_epoch_end(self, epoch, logs=None):
-        values = [(key, logs[key]) for key in self._keys]
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        values = [(key, logs[key]) for key in self._keys] if logs else []
         self._bar.update(epoch + 1, values=values)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import KerasTensor
 from addloss_kit.fields import TRAINING_ONLY_ROLES, has_training_only_name
 from addloss_kit.keras_internals.graph import input_tensors, output_names
 from addloss_kit.model.endpoint import endpoint_call
@@ -61,7 +62,7 @@ def _chosen(structure: Any, outputs: Sequence[str]) -> Any:
     return chosen[0] if len(chosen) == 1 else chosen
 
 
-def _in_structure(names: Any, tensors: Mapping[str, Any]) -> Any:
+def _in_structure(names: Any, tensors: Mapping[str, KerasTensor]) -> Any:
     """Tensors in the structure of their names, without the names that have none.
 
     In plain containers: Keras puts others in the place of an attribute's, and then
@@ -77,7 +78,9 @@ def _in_structure(names: Any, tensors: Mapping[str, Any]) -> Any:
     return tensors.get(names)
 
 
-def _refuse_training_only(features: Sequence[Any], training_model: TrainingModel) -> None:
+def _refuse_training_only(
+    features: Sequence[KerasTensor], training_model: TrainingModel
+) -> None:
     roles = {n: field.role for n, field in training_model.training_fields.items()}
     for tensor in features:
         is_training_only = roles.get(tensor.name) in TRAINING_ONLY_ROLES

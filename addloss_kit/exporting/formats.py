@@ -8,17 +8,18 @@ import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from addloss_kit._checks import received
+from addloss_kit._types import ExportFormat, KerasTensor
 from addloss_kit.keras_internals.converters import litert_errors, onnx_errors
 from addloss_kit.keras_internals.graph import all_layers, output_names
 
 # What a runtime makes of one named array per Input: flat predictions.
-Predict = Callable[[Mapping[str, np.ndarray]], list]
+Predict: TypeAlias = Callable[[Mapping[str, np.ndarray]], list[Any]]
 
 _HALF = ("float16", "bfloat16")
 
@@ -50,7 +51,7 @@ class Format:
     errors: Callable[[], tuple[type[Exception], ...]] = tuple
 
 
-def choose_format(path: pathlib.Path, name: str | None) -> Format:
+def choose_format(path: pathlib.Path, name: ExportFormat | None) -> Format:
     """The format of that name, or the one that the path's suffix tells.
 
     Raises:
@@ -92,7 +93,7 @@ def choose_format(path: pathlib.Path, name: str | None) -> Format:
 def pack(
     rows: Mapping[str, np.ndarray],
     model: keras.Model,
-    convert: Callable = keras.ops.convert_to_tensor,
+    convert: Callable[..., Any] = keras.ops.convert_to_tensor,
 ) -> Any:
     """Named arrays as tensors in the structure that the model takes."""
     return keras.tree.map_structure(
@@ -199,7 +200,7 @@ def _read_litert(path: pathlib.Path, model: keras.Model) -> Predict:
     else:
         names = [f"output_{i}" for i in range(len(keras.tree.flatten(outputs)))]
 
-    def predict(rows: Mapping[str, np.ndarray]) -> list:
+    def predict(rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         count = len(next(iter(rows.values())))
         size = 1 if takes_one_row else count
         parts = [
@@ -219,8 +220,8 @@ def _litert_errors() -> tuple[type[Exception], ...]:
 # What these share -------------------------------------------------------------
 
 
-def _signature(model: keras.Model, batch_size: int | None = None) -> list:
-    def spec(tensor: Any) -> keras.InputSpec:
+def _signature(model: keras.Model, batch_size: int | None = None) -> list[Any]:
+    def spec(tensor: KerasTensor) -> keras.InputSpec:
         shape = (tensor.shape[0] or batch_size, *tensor.shape[1:])
         return keras.InputSpec(tensor.dtype, shape, name=tensor.name)
 
@@ -262,7 +263,7 @@ def _in_float32(model: keras.Model) -> keras.Model:
     return model
 
 
-FORMATS = {
+FORMATS: dict[ExportFormat, Format] = {
     "keras": Format(".keras", _write_keras, _read_keras, tolerance=1e-5),
     "tf_saved_model": Format(
         "",

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import ExportFormat, Path
 from addloss_kit.atomic import replacing
 from addloss_kit.exporting.cut import cut_predictor
 from addloss_kit.exporting.formats import choose_format
@@ -27,9 +28,9 @@ _SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
 
 def export_inference_model(
     training_model: keras.Model,
-    filepath: str | os.PathLike | None = None,
+    filepath: Path | None = None,
     *,
-    format: str | None = None,
+    format: ExportFormat | None = None,
     outputs: Sequence[str] | None = None,
     copy: bool = False,
     sample: Any = None,
@@ -85,7 +86,7 @@ def export_inference_model(
 
 
 def _write(
-    model: keras.Model, filepath: str | os.PathLike, format: str | None, sample: Any
+    model: keras.Model, filepath: Path, format: ExportFormat | None, sample: Any
 ) -> None:
     if "://" in os.fspath(filepath):
         raise ValueError(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from addloss_kit._checks import received
+from addloss_kit._types import Tensor
 from addloss_kit.exporting.formats import is_half, pack
 
 # Rows of a drawn sample, and the length of an axis that the model leaves open: long
@@ -19,7 +20,7 @@ _HALF_TOLERANCE = 1e-2
 
 
 def check_predictions(
-    actual: list,
+    actual: list[Tensor],
     expected: list[np.ndarray],
     model: keras.Model,
     rows: Mapping[str, np.ndarray],
@@ -81,7 +82,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other)[~is_same].max() / max(largest, 1e-30))
 
 
-def _as_numpy(x: Any) -> np.ndarray:
+def _as_numpy(x: Tensor) -> np.ndarray:
     array = x if isinstance(x, np.ndarray) else keras.ops.convert_to_numpy(x)
     return array.astype("float32") if array.dtype.name == "bfloat16" else array
 

@@ -6,15 +6,24 @@ Cost and memory are O(batch + num_groups) throughout.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from keras import ops
 
 from addloss_kit._checks import check_one_of, check_positive_int, check_rows
+from addloss_kit._types import Between, Distance, Tensor
 
-DISTANCES = ("squared", "absolute")
-BETWEEN = ("pairs", "range", "overall")
+DISTANCES = get_args(Distance)
+BETWEEN = get_args(Between)
 
 
-def group_totals(error, group_ids, sample_weight=None, *, num_groups):
+def group_totals(
+    error: Tensor,
+    group_ids: Tensor,
+    sample_weight: Tensor | None = None,
+    *,
+    num_groups: int,
+) -> tuple[Tensor, Tensor]:
     r"""Weighted error and weight of each group: what adds up over batches.
 
     $$E_k = \textstyle\sum_{i: g_i = k} w_i e_i, \qquad N_k = \sum_{i: g_i = k} w_i$$
@@ -63,7 +72,7 @@ def group_totals(error, group_ids, sample_weight=None, *, num_groups):
     return errors[:num_groups], weights[:num_groups]
 
 
-def group_means(error_totals, weight_totals):
+def group_means(error_totals: Tensor, weight_totals: Tensor) -> Tensor:
     """Mean error of each group.
 
     Args:
@@ -84,13 +93,13 @@ def group_means(error_totals, weight_totals):
 
 
 def group_gap(
-    means,
-    is_present=None,
+    means: Tensor,
+    is_present: Tensor | None = None,
     *,
-    distance="squared",
-    between="pairs",
-    shares=None,
-):
+    distance: Distance = "squared",
+    between: Between = "pairs",
+    shares: Tensor | None = None,
+) -> Tensor:
     r"""How far the groups' mean errors lie apart.
 
     With $\bar e_k$ the mean error of group $k$, over the present groups:
@@ -130,7 +139,7 @@ def group_gap(
     present = ops.cast(is_present, means.dtype)
     count = ops.sum(present)
     if between == "range":
-        highest, lowest = _extremes(means, is_present)
+        highest, lowest = extremes(means, is_present)
         spread = highest - lowest
         return ops.square(spread) if distance == "squared" else spread
     if between == "overall":
@@ -154,13 +163,13 @@ def group_gap(
 
 
 def group_gap_slopes(
-    means,
-    is_present=None,
+    means: Tensor,
+    is_present: Tensor | None = None,
     *,
-    distance="squared",
-    between="pairs",
-    shares=None,
-):
+    distance: Distance = "squared",
+    between: Between = "pairs",
+    shares: Tensor | None = None,
+) -> Tensor:
     r"""Derivative of `group_gap` by each group's mean error.
 
     $$\partial\,\mathrm{gap} / \partial \bar e_k$$
@@ -191,7 +200,7 @@ def group_gap_slopes(
     present = ops.cast(is_present, means.dtype)
     count = ops.sum(present)
     if between == "range":
-        highest, lowest = _extremes(means, is_present)
+        highest, lowest = extremes(means, is_present)
         is_high = present * _flag(means >= highest, means)
         is_low = present * _flag(means <= lowest, means)
         slopes = ops.divide_no_nan(is_high, ops.sum(is_high))
@@ -215,7 +224,7 @@ def group_gap_slopes(
     return ops.divide_no_nan(2.0 * slopes, count * (count - 1.0))
 
 
-def _extremes(means, is_present):
+def extremes(means: Tensor, is_present: Tensor) -> tuple[Tensor, Tensor]:
     """The largest and the smallest mean of the present groups; 0 and 0 if none is."""
     is_any = ops.any(is_present)
     highest = ops.max(ops.where(is_present, means, -_largest(means)))
@@ -224,10 +233,10 @@ def _extremes(means, is_present):
     return ops.where(is_any, highest, zero), ops.where(is_any, lowest, zero)
 
 
-def _largest(means):
+def _largest(means: Tensor) -> Tensor:
     """A number above every mean that still can be subtracted: not infinity."""
     return ops.full_like(means, 1e30)
 
 
-def _flag(condition, like):
+def _flag(condition: Tensor, like: Tensor) -> Tensor:
     return ops.cast(condition, like.dtype)

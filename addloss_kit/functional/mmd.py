@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import get_args
 
 from keras import ops
 
 from addloss_kit._checks import (
-    check_number,
     check_one_of,
+    check_positive,
     check_positive_int,
     check_rows,
-    received,
 )
+from addloss_kit._types import Kernel, Tensor
 
-KERNELS = ("gaussian", "laplacian")
+KERNELS = get_args(Kernel)
 
 
 def group_mmd(
-    y_pred,
-    group_ids,
-    sample_weight=None,
+    y_pred: Tensor,
+    group_ids: Tensor,
+    sample_weight: Tensor | None = None,
     *,
-    num_groups,
-    kernel="gaussian",
-    length=None,
-):
+    num_groups: int,
+    kernel: Kernel = "gaussian",
+    length: float | None = None,
+) -> Tensor:
     r"""Squared maximum mean discrepancy between groups, the mean over pairs.
 
     For groups $j$ and $k$, with $\kappa$ the kernel, the unbiased U-statistic
@@ -73,9 +73,7 @@ def group_mmd(
     check_positive_int(num_groups=num_groups)
     check_one_of(KERNELS, kernel=kernel)
     if length is not None:
-        check_number(low=0.0, length=length)
-        if float(length) == 0:
-            raise ValueError(f"`length` must be positive. {received(length=length)}")
+        check_positive(length=length)
     y_pred = ops.convert_to_tensor(y_pred)
     ids = ops.cast(ops.convert_to_tensor(group_ids), "int32")
     rows = ops.reshape(y_pred, (ops.shape(y_pred)[0], -1))
@@ -90,7 +88,7 @@ def group_mmd(
     weight = weight * ops.cast(is_known, weight.dtype)
     segments = ops.where(is_known, ids, ops.full_like(ids, num_groups))
 
-    def group_sums(values: Any) -> Any:
+    def group_sums(values: Tensor) -> Tensor:
         return ops.segment_sum(values, segments, num_segments=num_groups + 1)
 
     total = group_sums(weight)
@@ -116,7 +114,9 @@ def group_mmd(
     return ops.where(num > 1.5, value, ops.zeros_like(value))
 
 
-def _similarity(rows, weight, kernel, length):
+def _similarity(
+    rows: Tensor, weight: Tensor, kernel: Kernel, length: float | None
+) -> Tensor:
     """The kernel of every pair of rows, `(batch, batch)`."""
     difference = rows[:, None, :] - rows[None, :, :]
     square = ops.sum(ops.square(difference), axis=-1)

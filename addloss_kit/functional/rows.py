@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from keras import ops
 
+from addloss_kit._types import Tensor
 from addloss_kit.keras_internals.masks import mask_of
 
 
-def align_weight(weight, values):
+def align_weight(weight: Tensor, values: Tensor) -> Tensor:
     """Bring `weight` to the rank of `values`, first axes on first axes.
 
     A weight with fewer axes than the values is repeated along the axes that it
@@ -31,7 +32,7 @@ def align_weight(weight, values):
     return weight
 
 
-def own_mask(values, mask=None):
+def own_mask(values: Tensor, mask: Tensor | None = None) -> Tensor | None:
     """The mask that a tensor carries, joined with another one.
 
     A Keras layer marks the padded steps of its output so, and a Keras loss the
@@ -50,7 +51,7 @@ def own_mask(values, mask=None):
     return ops.logical_and(own, mask)
 
 
-def row_mean(values, mask=None):
+def row_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """The mean of each row over its other axes.
 
     Args:

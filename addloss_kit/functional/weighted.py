@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import get_args
+
 from keras import ops
 
 from addloss_kit._checks import check_one_of, check_same_shape, received
+from addloss_kit._types import Over, Tensor
+
+OVER = get_args(Over)
 
 
-def squared_error(y_true, y_pred):
+def squared_error(y_true: Tensor, y_pred: Tensor) -> Tensor:
     r"""Squared error of each sample, averaged over its outputs.
 
     $$e_i = \frac1d \sum_j (y_{ij} - \hat y_{ij})^2$$
@@ -33,7 +39,7 @@ def squared_error(y_true, y_pred):
     return ops.mean(error, axis=axes) if axes else error
 
 
-def weighted_mse(y_true, y_pred, sample_weight):
+def weighted_mse(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor) -> Tensor:
     r"""Weighted mean of the squared error.
 
     $$\textstyle\sum_i w_i (y_i - \hat y_i)^2 \,/\, \sum_i w_i$$
@@ -61,7 +67,9 @@ def weighted_mse(y_true, y_pred, sample_weight):
     return ops.divide_no_nan(*weighted_mse_totals(y_true, y_pred, sample_weight))
 
 
-def weighted_mse_totals(y_true, y_pred, sample_weight):
+def weighted_mse_totals(
+    y_true: Tensor, y_pred: Tensor, sample_weight: Tensor
+) -> tuple[Tensor, Tensor]:
     """The additive pair of `weighted_mse`."""
     y_true, y_pred, sample_weight = _as_floats(y_true, y_pred, sample_weight)
     check_same_shape(y_true=y_true, y_pred=y_pred)
@@ -71,7 +79,9 @@ def weighted_mse_totals(y_true, y_pred, sample_weight):
     return ops.sum(sample_weight * ops.square(y_true - y_pred)), ops.sum(sample_weight)
 
 
-def weighted_rmse(y_true, y_pred, sample_weight, *, over="batch"):
+def weighted_rmse(
+    y_true: Tensor, y_pred: Tensor, sample_weight: Tensor, *, over: Over = "batch"
+) -> Tensor:
     r"""Root of the weight-averaged squared error.
 
     $$\sqrt{\textstyle\sum_i w_i (y_i - \hat y_i)^2 \,/\, \sum_i w_i}$$
@@ -103,18 +113,22 @@ def weighted_rmse(y_true, y_pred, sample_weight, *, over="batch"):
     return finish_rmse(totals, over=over)
 
 
-def rmse_totals(y_true, y_pred, sample_weight, *, over):
+def rmse_totals(
+    y_true: Tensor, y_pred: Tensor, sample_weight: Tensor, *, over: Over
+) -> tuple[Tensor, Tensor]:
     """The additive pair of `weighted_rmse`; see `finish_rmse`."""
     return _root_totals(y_true, y_pred, sample_weight, over, _root_mean_square)
 
 
-def finish_rmse(totals, *, over):
+def finish_rmse(totals: tuple[Tensor, Tensor], *, over: Over) -> Tensor:
     """`weighted_rmse` from its totals, which may be sums over batches."""
     mean = ops.divide_no_nan(*totals)
     return safe_sqrt(mean) if over == "batch" else mean
 
 
-def weighted_residual_norm(y_true, y_pred, sample_weight, *, over="batch"):
+def weighted_residual_norm(
+    y_true: Tensor, y_pred: Tensor, sample_weight: Tensor, *, over: Over = "batch"
+) -> Tensor:
     r"""Weighted 2-norm of the residuals over the sum of the weights.
 
     $$\sqrt{\textstyle\sum_i w_i (y_i - \hat y_i)^2} \,/\, \sum_i w_i$$
@@ -145,19 +159,21 @@ def weighted_residual_norm(y_true, y_pred, sample_weight, *, over="batch"):
     return finish_residual_norm(totals, over=over)
 
 
-def residual_norm_totals(y_true, y_pred, sample_weight, *, over):
+def residual_norm_totals(
+    y_true: Tensor, y_pred: Tensor, sample_weight: Tensor, *, over: Over
+) -> tuple[Tensor, Tensor]:
     """The additive pair of `weighted_residual_norm`; see `finish_residual_norm`."""
     return _root_totals(y_true, y_pred, sample_weight, over, _norm_over_weight)
 
 
-def finish_residual_norm(totals, *, over):
+def finish_residual_norm(totals: tuple[Tensor, Tensor], *, over: Over) -> Tensor:
     """`weighted_residual_norm` from its totals, which may be sums over batches."""
     if over == "batch":
         return _norm_over_weight(*totals)
     return ops.divide_no_nan(*totals)
 
 
-def safe_sqrt(x):
+def safe_sqrt(x: Tensor) -> Tensor:
     """Square root whose gradient at 0 is 0, not infinite.
 
     Args:
@@ -172,16 +188,22 @@ def safe_sqrt(x):
     return ops.where(is_positive, root, ops.zeros_like(x))
 
 
-def _root_mean_square(squares, weight):
+def _root_mean_square(squares: Tensor, weight: Tensor) -> Tensor:
     return safe_sqrt(ops.divide_no_nan(squares, weight))
 
 
-def _norm_over_weight(squares, weight):
+def _norm_over_weight(squares: Tensor, weight: Tensor) -> Tensor:
     return ops.divide_no_nan(safe_sqrt(squares), weight)
 
 
-def _root_totals(y_true, y_pred, sample_weight, over, per_row):
-    check_one_of(("batch", "sample"), over=over)
+def _root_totals(
+    y_true: Tensor,
+    y_pred: Tensor,
+    sample_weight: Tensor,
+    over: Over,
+    per_row: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    check_one_of(OVER, over=over)
     y_true, y_pred, sample_weight = _as_floats(y_true, y_pred, sample_weight)
     check_same_shape(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     squares = sample_weight * ops.square(y_true - y_pred)
@@ -193,7 +215,7 @@ def _root_totals(y_true, y_pred, sample_weight, over, per_row):
     return ops.sum(rows), ops.sum(ops.cast(row_weight > 0, rows.dtype))
 
 
-def _as_floats(y_true, y_pred, *others):
+def _as_floats(y_true: Tensor, y_pred: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Tensors of one float dtype: that of `y_pred`, else the default."""
     y_pred = ops.convert_to_tensor(y_pred)
     if "float" not in str(y_pred.dtype):

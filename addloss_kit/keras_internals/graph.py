@@ -11,34 +11,37 @@ from typing import Any
 
 import keras
 
+from addloss_kit._types import KerasTensor
 
-def producer(tensor: Any) -> Any:
+
+def producer(tensor: KerasTensor) -> Any:
     """The operation or layer that a KerasTensor comes from."""
     return tensor._keras_history.operation
 
 
-def position(tensor: Any) -> int:
+def position(tensor: KerasTensor) -> int:
     """Which of its producer's outputs a KerasTensor is."""
-    return tensor._keras_history.tensor_index
+    index: int = tensor._keras_history.tensor_index
+    return index
 
 
-def operands(tensor: Any) -> list[Any]:
+def operands(tensor: KerasTensor) -> list[KerasTensor]:
     """The KerasTensors that a tensor's producer was called with."""
-    return _node(tensor).input_tensors
+    return list(_node(tensor).input_tensors)
 
 
-def call_arguments(tensor: Any) -> tuple[tuple, dict]:
+def call_arguments(tensor: KerasTensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of the call that a tensor comes from."""
     arguments = _node(tensor).arguments
     return arguments.args, arguments.kwargs
 
 
-def _node(tensor: Any) -> Any:
+def _node(tensor: KerasTensor) -> Any:
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
 
 
-def ancestors(tensors: Iterable[Any]) -> Iterator[Any]:
+def ancestors(tensors: Iterable[KerasTensor]) -> Iterator[KerasTensor]:
     """Every KerasTensor that the given ones are computed from, and themselves."""
     stack, seen = list(tensors), set()
     while stack:
@@ -50,7 +53,7 @@ def ancestors(tensors: Iterable[Any]) -> Iterator[Any]:
         stack.extend(operands(tensor))
 
 
-def input_tensors(tensors: Iterable[Any]) -> list[Any]:
+def input_tensors(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:
     """The Inputs that the given tensors are computed from."""
     return [
         tensor

@@ -7,14 +7,16 @@ axis is the sum over all devices. So only TensorFlow needs anything here.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
+from addloss_kit._types import Tensor, Totals
 from addloss_kit.keras_internals.graph import all_layers
 
 
-def sum_over_replicas(totals: Any) -> Any:
+def sum_over_replicas(totals: Totals) -> Totals:
     """Add up a nest of additive tensors over the replicas in sync.
 
     Args:
@@ -59,7 +61,7 @@ def gather_over_replicas(tensors: Any) -> Any:
     return tf.nest.pack_sequence_as(tensors, gathered)
 
 
-def unscale_loss(loss: Any) -> Any:
+def unscale_loss(loss: Tensor) -> Tensor:
     """The loss as it is logged, from what a replica's `compute_loss` returns.
 
     Keras divides that by the number of replicas, whose gradients it adds up.
@@ -90,9 +92,9 @@ class ReplicaLosses(threading.local):
     """
 
     def __init__(self) -> None:  # runs in each thread that touches the object
-        self._losses: list = []
+        self._losses: list[Tensor] = []
 
-    def extend(self, losses: Any) -> None:
+    def extend(self, losses: Iterable[Tensor]) -> None:
         self._losses.extend(losses)
 
     def clear(self) -> None:

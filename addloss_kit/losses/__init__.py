@@ -1,5 +1,6 @@
 """Losses as terms: config and state around the formulas of `functional`."""
 
+from addloss_kit.fields import Field as Field
 from addloss_kit.losses.asymmetric import (
     AsymmetricAbsoluteError as AsymmetricAbsoluteError,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "AsymmetricAbsoluteError",
     "BoundedGroupLoss",
     "Contrastive",
+    "Field",
     "FunctionLoss",
     "GroupDistributionGap",
     "GroupGap",

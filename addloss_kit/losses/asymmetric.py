@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import check_number, check_same_shape
+from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_TRUE, Field
 from addloss_kit.losses.keras_loss import reduction_totals
 from addloss_kit.losses.loss_term import LossTerm
@@ -54,12 +55,18 @@ class AsymmetricAbsoluteError(LossTerm):
         self.over = float(over)
         self.under = float(under)
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         if argument != Y_TRUE:
             return Field()
         return Field(shape=tuple(prediction.shape[1:]), reason=self.name)
 
-    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         y_true = as_keras_target(y_true, y_pred)
         check_same_shape(y_true=y_true, y_pred=y_pred)
         excess = y_pred - y_true
@@ -70,5 +77,5 @@ class AsymmetricAbsoluteError(LossTerm):
             price, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "over": self.over, "under": self.under}

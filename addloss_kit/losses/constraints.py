@@ -11,6 +11,8 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_number, check_positive, received
+from addloss_kit._types import Auto, Config, ErrorLike, Shape, Tensor, Totals
+from addloss_kit.functional.groups import extremes
 from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.multipliers import Multipliers, positive_part, soft_threshold
 from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
@@ -27,7 +29,7 @@ class _Constraint(GroupTerm):
         *,
         step_size: float,
         penalty: float,
-        momentum: float | str,
+        momentum: float | Auto,
         tolerance: float,
         **kwargs: Any,
     ) -> None:
@@ -39,12 +41,12 @@ class _Constraint(GroupTerm):
         self.momentum = check_momentum(momentum)
         self.tolerance = float(tolerance)
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         self.running = RunningTotals(self, self.num_groups, self.momentum)
         self.multipliers = Multipliers(self, self.num_groups, self._project)
         super().build(input_shape)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "step_size": self.step_size,
@@ -117,10 +119,10 @@ class BoundedGroupLoss(_Constraint):
         num_groups: int,
         *,
         bound: float | Sequence[float],
-        error: Any = "squared_error",
+        error: ErrorLike = "squared_error",
         step_size: float = 0.01,
         penalty: float = 1.0,
-        momentum: float | str = AUTO,
+        momentum: float | Auto = AUTO,
         tolerance: float = 0.02,
         group_ids: str = "group_ids",
         **kwargs: Any,
@@ -144,7 +146,7 @@ class BoundedGroupLoss(_Constraint):
             )
         self.bound = bounds.tolist()
 
-    def value(self, totals: Any, training: bool = False) -> Any:
+    def value(self, totals: Totals, training: bool = False) -> Tensor:
         bound = ops.convert_to_tensor(self.bound, self.compute_dtype)
         if training:
             means, weight = self.running.update(totals)
@@ -158,7 +160,7 @@ class BoundedGroupLoss(_Constraint):
             self.multipliers.update(excess, 0.0, self.step_size / bound)
         return loss
 
-    def watched(self) -> dict[str, Any]:
+    def watched(self) -> dict[str, Tensor]:
         means = functional.group_means(self.running.error, self.running.weight)
         is_met = means <= ops.convert_to_tensor(self.bound, means.dtype) * (
             1.0 + self.tolerance
@@ -166,7 +168,7 @@ class BoundedGroupLoss(_Constraint):
         verdict = ops.cast(ops.all(is_met), means.dtype)
         return {**self.multipliers.shown(), "is_met": verdict}
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "bound": self.bound}
 
 
@@ -233,10 +235,10 @@ class GroupGapConstraint(_Constraint):
         num_groups: int,
         *,
         bound: float,
-        error: Any = "squared_error",
+        error: ErrorLike = "squared_error",
         step_size: float = 0.01,
         penalty: float = 1.0,
-        momentum: float | str = AUTO,
+        momentum: float | Auto = AUTO,
         tolerance: float = 0.02,
         group_ids: str = "group_ids",
         **kwargs: Any,
@@ -254,7 +256,7 @@ class GroupGapConstraint(_Constraint):
         check_number(low=0.0, bound=bound)
         self.bound = float(bound)
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         # t of the formula: what the groups' means are to lie near.
         self.center = self.add_weight(
             name="center",
@@ -264,7 +266,7 @@ class GroupGapConstraint(_Constraint):
         )
         super().build(input_shape)
 
-    def value(self, totals: Any, training: bool = False) -> Any:
+    def value(self, totals: Totals, training: bool = False) -> Tensor:
         half = 0.5 * self.bound
         if training:
             is_first = self.running.mass <= 0
@@ -278,7 +280,8 @@ class GroupGapConstraint(_Constraint):
         unit = ops.divide_no_nan(ops.sum(weight * known), ops.sum(weight))
         penalty = ops.divide_no_nan(self.penalty, unit) * present
         held = ops.convert_to_tensor(self.center)  # JAX: `where` takes no variable
-        center = ops.where(is_first, _middle(known, weight > 0), held)
+        highest, lowest = extremes(known, weight > 0)
+        center = ops.where(is_first, 0.5 * (highest + lowest), held)
         # One Newton step towards the t at which the forces add up to 0, the
         # minimum over t: the slope of their sum is the penalty of the active ones.
         offset = (means - center) * present
@@ -295,7 +298,7 @@ class GroupGapConstraint(_Constraint):
             self.multipliers.update(excess, width, step)
         return loss
 
-    def watched(self) -> dict[str, Any]:
+    def watched(self) -> dict[str, Tensor]:
         weight = self.running.weight
         means = functional.group_means(self.running.error, weight)
         gap = functional.group_gap(means, weight > 0, distance="absolute", between="range")
@@ -306,13 +309,5 @@ class GroupGapConstraint(_Constraint):
             "is_met": ops.cast(is_met, means.dtype),
         }
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "bound": self.bound}
-
-
-def _middle(means: Any, is_present: Any) -> Any:
-    """Half way between the largest and the smallest mean of the present groups."""
-    far = ops.full_like(means, 1e30)
-    low = ops.min(ops.where(is_present, means, far))
-    high = ops.max(ops.where(is_present, means, -far))
-    return ops.where(ops.any(is_present), 0.5 * (low + high), ops.zeros_like(low))

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_number, check_same_shape, received
+from addloss_kit._checks import check_positive, check_same_shape
+from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_TRUE, Field
 from addloss_kit.losses.keras_loss import reduction_totals
 from addloss_kit.losses.loss_term import LossTerm
@@ -59,20 +60,22 @@ class Contrastive(LossTerm):
 
     def __init__(self, margin: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_number(low=0.0, is_high_allowed=False, margin=margin)
-        if margin == 0:
-            raise ValueError(
-                "`margin` must be above 0, else pairs that are not alike cost nothing. "
-                f"{received(margin=margin)}"
-            )
+        # At 0 pairs that are not alike would cost nothing.
+        check_positive(margin=margin)
         self.margin = float(margin)
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         if argument != Y_TRUE:
             return Field()
         return Field(shape=tuple(prediction.shape[1:]), reason=self.name)
 
-    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         y_true = as_keras_target(y_true, y_pred)
         check_same_shape(y_true=y_true, y_pred=y_pred)
         shortfall = ops.relu(self.margin - y_pred)
@@ -83,5 +86,5 @@ class Contrastive(LossTerm):
             values, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
         )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "margin": self.margin}

@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
+from addloss_kit._checks import check_one_of, check_positive, check_positive_int
+from addloss_kit._types import Config, KerasTensor, Kernel, Tensor
 from addloss_kit.fields import GROUP_IDS, Field, snake_case
 from addloss_kit.functional.mmd import KERNELS
 from addloss_kit.keras_internals.replicas import gather_over_replicas
@@ -59,7 +60,7 @@ class GroupDistributionGap(LossTerm):
         self,
         num_groups: int,
         *,
-        kernel: str = "gaussian",
+        kernel: Kernel = "gaussian",
         length: float | None = None,
         group_ids: str = GROUP_IDS,
         name: str | None = None,
@@ -68,9 +69,7 @@ class GroupDistributionGap(LossTerm):
         check_positive_int(num_groups=num_groups)
         check_one_of(KERNELS, kernel=kernel)
         if length is not None:
-            check_number(low=0.0, length=length)
-            if float(length) == 0:
-                raise ValueError(f"`length` must be positive. {received(length=length)}")
+            check_positive(length=length)
         if name is None and group_ids != GROUP_IDS:
             name = f"{group_ids}_{snake_case(type(self).__name__)}"
         super().__init__(name=name, **kwargs)
@@ -82,14 +81,16 @@ class GroupDistributionGap(LossTerm):
     def source(self, argument: str) -> str:
         return self.group_ids if argument == GROUP_IDS else argument
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         if argument == GROUP_IDS:
             return Field(
                 shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
             )
         return Field()
 
-    def totals(self, y_pred, group_ids, sample_weight=None):
+    def totals(
+        self, y_pred: Tensor, group_ids: Tensor, sample_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         ids = ops.reshape(group_ids, (-1,))
         weight = ops.ones_like(ops.cast(ids, y_pred.dtype))
         if sample_weight is not None:
@@ -107,7 +108,7 @@ class GroupDistributionGap(LossTerm):
         )
         return value, ops.ones_like(value)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_groups": self.num_groups,

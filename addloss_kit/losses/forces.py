@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import get_args
 
 from keras import ops
 
-PUSHES = ("both", "down")
+from addloss_kit._types import Push, Tensor
+
+PUSHES = get_args(Push)
 
 # A push that makes a group's error *larger* counts up to so many times what the group
 # has in a loss of weight 1: its share of the rows. A rare group that is better off is
@@ -18,8 +20,13 @@ _MAX_PUSH = 4.0
 
 
 def limited_slopes(
-    slopes: Any, shares: Any, loss_weight: Any, *, max_force: float, push: str
-) -> Any:
+    slopes: Tensor,
+    shares: Tensor,
+    loss_weight: float | Tensor,
+    *,
+    max_force: float,
+    push: Push,
+) -> Tensor:
     """The slopes of a term by the groups' means, so that no group is pulled too hard.
 
     The force on a group is the term's weight in the total loss times its slope; a

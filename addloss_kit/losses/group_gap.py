@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import keras
 from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_one_of, check_positive
+from addloss_kit._types import (
+    AbsentGroup,
+    Auto,
+    Between,
+    Config,
+    Distance,
+    ErrorLike,
+    Push,
+    Shape,
+    Tensor,
+    Totals,
+)
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
 from addloss_kit.losses.forces import PUSHES, limited_slopes
 from addloss_kit.losses.group_term import GroupTerm
@@ -83,20 +95,20 @@ class GroupGap(GroupTerm):
         self,
         num_groups: int,
         *,
-        error: Any = "squared_error",
-        distance: str = "squared",
-        between: str = "pairs",
-        momentum: float | str = AUTO,
+        error: ErrorLike = "squared_error",
+        distance: Distance = "squared",
+        between: Between = "pairs",
+        momentum: float | Auto = AUTO,
         max_force: float = 1.0,
-        push: str = "both",
-        absent_group: str = "skip",
+        push: Push = "both",
+        absent_group: AbsentGroup = "skip",
         group_ids: str = "group_ids",
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, error=error, group_ids=group_ids, **kwargs)
         check_one_of(DISTANCES, distance=distance)
         check_one_of(BETWEEN, between=between)
-        check_one_of(("skip", "zero_error"), absent_group=absent_group)
+        check_one_of(get_args(AbsentGroup), absent_group=absent_group)
         check_one_of(PUSHES, push=push)
         check_positive(max_force=max_force, is_infinity_allowed=True)
         self.distance = distance
@@ -107,12 +119,14 @@ class GroupGap(GroupTerm):
         self.absent_group = absent_group
         self.running: RunningTotals | None = None
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         if self.momentum != 0:
             self.running = RunningTotals(self, self.num_groups, self.momentum)
         super().build(input_shape)
 
-    def value(self, totals: Any, training: bool = False, loss_weight: Any = 1.0) -> Any:
+    def value(
+        self, totals: Totals, training: bool = False, loss_weight: float | Tensor = 1.0
+    ) -> Tensor:
         if training and self.running is not None:
             means, weight = self.running.update(totals)
         else:
@@ -137,7 +151,7 @@ class GroupGap(GroupTerm):
         gap = functional.group_gap(known, is_present, **options)
         return gap + ops.sum(slopes * (means - known))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "distance": self.distance,
@@ -149,6 +163,6 @@ class GroupGap(GroupTerm):
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> GroupGap:
+    def from_config(cls, config: Config) -> GroupGap:
         # A model that the first release saved goes on as it began: without a limit.
         return super().from_config({"max_force": float("inf"), **config})

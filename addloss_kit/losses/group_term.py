@@ -9,6 +9,7 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_positive_int
+from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor, Totals
 from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
 from addloss_kit.losses.loss_term import LossTerm
 from addloss_kit.per_sample_error import PerSampleError
@@ -19,7 +20,7 @@ class GroupTerm(LossTerm):
 
     Args:
         num_groups: Number of groups K.
-        error: Error of a sample; see `errors.PerSampleError`.
+        error: Error of a sample; see `per_sample_error.PerSampleError`.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history. With an Input of another name, that name goes
             before it, so that terms on two attributes do not collide.
@@ -29,7 +30,7 @@ class GroupTerm(LossTerm):
         self,
         num_groups: int,
         *,
-        error: Any = "squared_error",
+        error: ErrorLike = "squared_error",
         group_ids: str = GROUP_IDS,
         name: str | None = None,
         **kwargs: Any,
@@ -45,14 +46,21 @@ class GroupTerm(LossTerm):
     def source(self, argument: str) -> str:
         return self.group_ids if argument == GROUP_IDS else argument
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         if argument == GROUP_IDS:
             return Field(
                 shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
             )
         return self.error.field(prediction) if argument == Y_TRUE else Field()
 
-    def totals(self, y_true, y_pred, group_ids, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        group_ids: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         error = self.error.per_row(y_true, y_pred, mask)
         if sample_weight is not None:
             sample_weight = functional.align_weight(sample_weight, error)
@@ -64,12 +72,12 @@ class GroupTerm(LossTerm):
         count = ops.sum(ops.cast(rows > 0, error.dtype))
         return {"error": errors, "weight": weights, "rows": count}
 
-    def batch_means(self, totals: Any) -> tuple[Any, Any]:
+    def batch_means(self, totals: Totals) -> tuple[Tensor, Tensor]:
         """Mean error and weight of each group in the batch at hand."""
         weight = totals["weight"]
         return functional.group_means(totals["error"], weight), weight
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_groups": self.num_groups,
@@ -78,7 +86,7 @@ class GroupTerm(LossTerm):
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> GroupTerm:
+    def from_config(cls, config: Config) -> GroupTerm:
         config = dict(config)
         if isinstance(config.get("error"), dict):
             config["error"] = keras.saving.deserialize_keras_object(config["error"])

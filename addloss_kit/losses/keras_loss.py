@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from addloss_kit._checks import received
+from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.losses.loss_term import LossTerm
@@ -39,7 +40,7 @@ class KerasLoss(LossTerm):
         ValueError: If Keras does not know the loss, or its reduction is None.
     """
 
-    def __init__(self, loss: Any, *, name: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, loss: ErrorLike, *, name: str | None = None, **kwargs: Any) -> None:
         self_error = loss if isinstance(loss, PerSampleError) else PerSampleError(loss)
         super().__init__(name=name or snake_case(self_error.name), **kwargs)
         self.error = self_error
@@ -49,10 +50,16 @@ class KerasLoss(LossTerm):
                 f"`reduction='sum_over_batch_size'`. {received(reduction=None)}"
             )
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         return self.error.field(prediction) if argument == Y_TRUE else Field()
 
-    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         values = self.error(y_true, y_pred)
         mask = own_mask(values, mask)
         if sample_weight is not None and len(values.shape) == 0:
@@ -61,18 +68,18 @@ class KerasLoss(LossTerm):
             values, sample_weight, mask, self.error.reduction, self, [y_pred]
         )
 
-    def value(self, totals, training=False):
+    def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
         total, count = totals
         if self.error.reduction == "sum":
             return total
         return ops.divide_no_nan(total, count)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         config = super().get_config()
         return {**config, "loss": keras.saving.serialize_keras_object(self.error)}
 
     @classmethod
-    def from_config(cls, config: dict) -> KerasLoss:
+    def from_config(cls, config: Config) -> KerasLoss:
         config = dict(config)
         return cls(keras.saving.deserialize_keras_object(config.pop("loss")), **config)
 
@@ -102,7 +109,7 @@ class FunctionLoss(LossTerm):
     """
 
     def __init__(
-        self, function: Callable, *, name: str | None = None, **kwargs: Any
+        self, function: Callable[..., Tensor], *, name: str | None = None, **kwargs: Any
     ) -> None:
         named = getattr(function, "func", function)  # that of a `functools.partial`
         own_name = getattr(named, "__name__", type(named).__name__)
@@ -110,7 +117,7 @@ class FunctionLoss(LossTerm):
         self.function = function
         self._takes = list(inspect.signature(function).parameters.values())
 
-    def _signature(self) -> list:
+    def _signature(self) -> list[inspect.Parameter]:
         named = [p for p in self._takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         own = {p.name for p in named}
         return named + [
@@ -119,7 +126,7 @@ class FunctionLoss(LossTerm):
             if name not in own
         ]
 
-    def call_function(self, arguments: dict) -> Any:
+    def call_function(self, arguments: Mapping[str, Any]) -> Tensor:
         """What the function returns for arguments by name, as it stands."""
         given = {p.name: arguments[p.name] for p in self._takes if p.name in arguments}
         if "mask" in {p.name for p in self._takes}:
@@ -131,7 +138,7 @@ class FunctionLoss(LossTerm):
         places = [p.name for p in self._takes if p.kind == p.POSITIONAL_ONLY]
         return self.function(*[given.pop(name) for name in places], **given)
 
-    def totals(self, **arguments):
+    def totals(self, **arguments: Tensor) -> tuple[Tensor, Tensor]:
         own = {p.name for p in self._takes}
         values = self.call_function(arguments)
         if values is None or isinstance(values, (dict, list, tuple)):
@@ -146,7 +153,7 @@ class FunctionLoss(LossTerm):
         like = [arguments[Y_PRED]] if Y_PRED in arguments else list(arguments.values())
         return reduction_totals(values, weight, mask, "sum_over_batch_size", self, like)
 
-    def _check_rows_apart(self, values: Any, arguments: dict) -> None:
+    def _check_rows_apart(self, values: Tensor, arguments: Mapping[str, Tensor]) -> None:
         """Refuse values `(batch, batch)`, which broadcasting makes in silence.
 
         For code of the backend, into which `building.broadcasting` cannot look.
@@ -163,11 +170,11 @@ class FunctionLoss(LossTerm):
                 f"{received(**{'value.shape': tuple(values.shape)})}"
             )
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "function": serialize_function(self.function)}
 
     @classmethod
-    def from_config(cls, config: dict) -> FunctionLoss:
+    def from_config(cls, config: Config) -> FunctionLoss:
         config = dict(config)
         return cls(deserialize_loss(config.pop("function")), **config)
 
@@ -183,11 +190,18 @@ class SymbolicLoss(LossTerm):
         name: Key in the history.
     """
 
-    def totals(self, value, y_pred):
+    def totals(self, value: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
         return _scalar_totals(value, [y_pred])
 
 
-def reduction_totals(values, sample_weight, mask, reduction, term, arguments):
+def reduction_totals(
+    values: Tensor,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+    reduction: str | None,
+    term: LossTerm,
+    arguments: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
     """Keras's reduction as an additive pair `(total, count)`.
 
     Args:
@@ -224,7 +238,7 @@ def reduction_totals(values, sample_weight, mask, reduction, term, arguments):
     return ops.sum(valid * weight * values), ops.sum(count)
 
 
-def _scalar_totals(value, arguments):
+def _scalar_totals(value: Tensor, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """A mean over rows as an additive pair `(total, rows)`.
 
     Args:

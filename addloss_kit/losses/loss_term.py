@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
+from addloss_kit._types import KerasTensor, Shape, Tensor, Totals
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.keras_internals.replicas import sum_over_replicas
 
@@ -54,13 +55,13 @@ class LossTerm(keras.layers.Layer):
 
     # What a subclass writes -------------------------------------------------
 
-    def totals(self, *args: Any, **kwargs: Any) -> Any:
+    def totals(self, *args: Any, **kwargs: Any) -> Totals:
         """Sums over the rows of the batch at hand: a nest of tensors."""
         raise NotImplementedError(
             f"A LossTerm must define `totals`. {received(term=type(self).__name__)}"
         )
 
-    def value(self, totals: Any, training: bool = False) -> Any:
+    def value(self, totals: Totals, training: bool = False) -> Tensor:
         """The scalar loss from the totals; a weighted mean by default.
 
         An override with a parameter `loss_weight` is told the term's factor in the
@@ -68,7 +69,7 @@ class LossTerm(keras.layers.Layer):
         """
         return ops.divide_no_nan(*totals)
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         """What the Input of `argument` must look like.
 
         Args:
@@ -80,7 +81,7 @@ class LossTerm(keras.layers.Layer):
         """
         return Field()
 
-    def watched(self) -> dict[str, Any]:
+    def watched(self) -> dict[str, Tensor]:
         """State to show in the history beside the loss, by name."""
         return {}
 
@@ -112,7 +113,7 @@ class LossTerm(keras.layers.Layer):
         """Whether `totals` has a parameter of that name."""
         return any(p.name == argument for p in self._signature())
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         """Create the state, if the term has any."""
         self.built = True
 
@@ -125,8 +126,8 @@ class LossTerm(keras.layers.Layer):
         return super().add_weight(*args, **kwargs)
 
     def compute_loss(
-        self, training: bool = False, loss_weight: Any = 1.0, /, **arguments: Any
-    ) -> Any:
+        self, training: bool = False, loss_weight: float | Tensor = 1.0, /, **arguments: Any
+    ) -> Tensor:
         """The value over the whole batch, on however many replicas it lies.
 
         Args:
@@ -142,7 +143,7 @@ class LossTerm(keras.layers.Layer):
             options["loss_weight"] = loss_weight
         return self.value(totals, training, **options)
 
-    def __call__(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, training: bool = False, **kwargs: Any) -> Tensor:
         if not self.built:
             self.build()
         bound = inspect.Signature(self._signature()).bind(*args, **kwargs).arguments
@@ -156,7 +157,7 @@ class LossTerm(keras.layers.Layer):
         return list(inspect.signature(self.totals).parameters.values())
 
 
-def _as_tensor(name: str, x: Any, dtype: str) -> Any:
+def _as_tensor(name: str, x: Tensor, dtype: str) -> Tensor:
     x = ops.convert_to_tensor(x)
     is_float = "float" in keras.backend.standardize_dtype(x.dtype)
     return ops.cast(x, dtype) if is_float or name in (Y_TRUE, Y_PRED, SAMPLE_WEIGHT) else x

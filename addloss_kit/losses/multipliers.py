@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from keras import ops
+
+from addloss_kit._types import Tensor
 
 # Up to so many groups the history shows one number a group.
 MAX_SHOWN_GROUPS = 10
 
 
-def positive_part(x: Any, width: Any) -> Any:
+def positive_part(x: Tensor, width: Tensor) -> Tensor:
     """`x - width` where that is positive, else 0: the multiplier of `x ≤ width`."""
     return ops.maximum(x - width, 0.0)
 
 
-def soft_threshold(x: Any, width: Any) -> Any:
+def soft_threshold(x: Tensor, width: Tensor) -> Tensor:
     """`x` moved towards 0 by `width`, and 0 within: the multiplier of `|x| ≤ width`.
 
     Its positive part is the multiplier of `x ≤ width`, its negative part that of
@@ -48,7 +49,12 @@ class Multipliers:
         Nocedal, Wright, "Numerical Optimization" (2006), section 17.3.
     """
 
-    def __init__(self, layer: keras.layers.Layer, num_groups: int, project: Callable):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        num_groups: int,
+        project: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
         self.project = project
         self.values = layer.add_weight(
             name="multipliers",
@@ -57,12 +63,16 @@ class Multipliers:
             trainable=False,
         )
 
-    def forces(self, x: Any, width: Any, penalty: Any, limit: Any) -> Any:
+    def forces(
+        self, x: Tensor, width: float | Tensor, penalty: Tensor, limit: Tensor
+    ) -> Tensor:
         """The factor of each `∇x_k` in the gradient, `(num_groups,)`."""
         near = ops.minimum(ops.maximum(x, -limit), limit)
         return self.project(self.values + penalty * near, penalty * width)
 
-    def loss(self, x: Any, width: Any, penalty: Any, limit: Any) -> Any:
+    def loss(
+        self, x: Tensor, width: float | Tensor, penalty: Tensor, limit: Tensor
+    ) -> Tensor:
         """The scalar whose gradient the forces are.
 
         Args:
@@ -78,17 +88,17 @@ class Multipliers:
         energy = ops.divide_no_nan(energy, 2.0 * penalty) + force * (here - near)
         return ops.sum(ops.stop_gradient(energy) + force * (x - here))
 
-    def update(self, x: Any, width: Any, step: Any) -> None:
+    def update(self, x: Tensor, width: float | Tensor, step: Tensor) -> None:
         """Take a step up; where `x` and `width` are 0 the multiplier stays."""
         news = self.project(self.values + step * x, step * width)
         self.values.assign(ops.stop_gradient(news))
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Tensor]:
         """Each group's multiplier; the largest one where there are many."""
         return shown_by_group("multiplier", self.values)
 
 
-def shown_by_group(name: str, values: Any) -> dict[str, Any]:
+def shown_by_group(name: str, values: Tensor) -> dict[str, Tensor]:
     """`<name>_0`, `<name>_1`, … for the history; `largest_<name>` of many groups."""
     values = ops.convert_to_tensor(values)
     if values.shape[0] > MAX_SHOWN_GROUPS:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_number, received
+from addloss_kit._types import Auto, Shape, Tensor
 
 # How many times the weight that the running totals expect of a group in a batch
 # may enter the gradient. Shuffled batches seldom exceed it; but a group that comes
@@ -26,12 +25,12 @@ _MAX_FACTOR = 3.0
 # at the start, where a long memory describes a model that is gone; later the noise of
 # small groups is what matters. Tried beside it (docs/studies/networks.md): fixed
 # memories, and a Kalman gain a group.
-AUTO = "auto"
+AUTO: Auto = "auto"
 _AUTO_SHARE = 20.0
 _AUTO_LARGEST = 0.997
 
 
-def check_momentum(momentum: float | str) -> float | str:
+def check_momentum(momentum: float | Auto) -> float | Auto:
     """The momentum as a number, or `"auto"`.
 
     Raises:
@@ -58,10 +57,12 @@ class RunningTotals:
             memory that grows with the training.
     """
 
-    def __init__(self, layer: keras.layers.Layer, num_groups: int, momentum: float | str):
+    def __init__(
+        self, layer: keras.layers.Layer, num_groups: int, momentum: float | Auto
+    ) -> None:
         self.momentum = momentum
 
-        def zeros(name: str, shape: tuple) -> Any:
+        def zeros(name: str, shape: Shape) -> Tensor:
             return layer.add_weight(
                 name=name,
                 shape=shape,
@@ -76,7 +77,7 @@ class RunningTotals:
         self.mass = zeros("running_mass", ())
         self.steps = zeros("running_steps", ()) if momentum == AUTO else None
 
-    def update(self, totals: dict) -> tuple[Any, Any]:
+    def update(self, totals: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Take in a batch.
 
         Args:
@@ -107,7 +108,7 @@ class RunningTotals:
         slope = ops.divide_no_nan(error - ops.stop_gradient(error), self._expected(totals))
         return means + slope, values["weight"]
 
-    def excess(self, totals: dict, level: Any) -> Any:
+    def excess(self, totals: dict[str, Tensor], level: float | Tensor) -> Tensor:
         """How far the batch's errors lie above `level`, for multipliers to add up.
 
         Call it after `update`. A group that is absent gets 0. Unlike the batch's
@@ -125,7 +126,7 @@ class RunningTotals:
         above = totals["error"] - level * totals["weight"]
         return ops.stop_gradient(ops.divide_no_nan(above, self._expected(totals)))
 
-    def presence(self, totals: dict) -> Any:
+    def presence(self, totals: dict[str, Tensor]) -> Tensor:
         """Weight of each group in the batch over the weight that was expected.
 
         Returns:
@@ -133,14 +134,14 @@ class RunningTotals:
         """
         return ops.divide_no_nan(totals["weight"], self._expected(totals))
 
-    def _expected(self, totals: dict) -> Any:
+    def _expected(self, totals: dict[str, Tensor]) -> Tensor:
         """The weight of each group that a batch of this many rows should have."""
         weight = totals["weight"]
         share = ops.divide_no_nan(self.weight, self.mass)
         expected = ops.cast(totals["rows"] * share, weight.dtype)
         return ops.stop_gradient(ops.maximum(expected, weight / _MAX_FACTOR))
 
-    def _keep(self, is_taken: Any) -> Any:
+    def _keep(self, is_taken: Tensor) -> Tensor:
         """How much of the totals this step keeps; counts the step."""
         dtype = self.error.dtype
         if self.steps is None:
@@ -151,7 +152,7 @@ class RunningTotals:
         return keep
 
     @staticmethod
-    def _decay(variable: Any, news: Any, keep: Any, is_taken: Any) -> Any:
+    def _decay(variable: Tensor, news: Tensor, keep: Tensor, is_taken: Tensor) -> Tensor:
         news = ops.stop_gradient(ops.cast(news, variable.dtype))
         former = ops.convert_to_tensor(variable)
         return ops.where(is_taken, keep * former + (1.0 - keep) * news, former)

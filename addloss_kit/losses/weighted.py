@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 
 from addloss_kit import functional
 from addloss_kit._checks import check_one_of, received
+from addloss_kit._types import ArrayLike, Config, KerasTensor, Over, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE, Field
 from addloss_kit.functional import weighted as formulas
 from addloss_kit.losses.loss_term import LossTerm
@@ -22,9 +24,9 @@ class _Weighted(LossTerm):
     weight per output that all rows share; then there is no such Input.
     """
 
-    def __init__(self, *, weights: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, weights: ArrayLike | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.weights_per_output: list | None = None
+        self.weights_per_output: list[Any] | None = None
         if weights is not None:
             array = np.asarray(weights, "float64")
             if not np.all(np.isfinite(array)) or np.any(array < 0) or array.ndim == 0:
@@ -43,13 +45,13 @@ class _Weighted(LossTerm):
     def optional_arguments(self) -> tuple[str, ...]:
         return ()
 
-    def _signature(self) -> list:
+    def _signature(self) -> list[inspect.Parameter]:
         parameters = super()._signature()
         if self.weights_per_output is None:
             return parameters
         return [p for p in parameters if p.name != SAMPLE_WEIGHT]
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         shape = tuple(prediction.shape[1:])
         if argument not in (Y_TRUE, SAMPLE_WEIGHT):
             return Field()
@@ -59,7 +61,9 @@ class _Weighted(LossTerm):
             reason=self.name,
         )
 
-    def _weight(self, sample_weight: Any, y_pred: Any, mask: Any) -> Any:
+    def _weight(
+        self, sample_weight: Tensor | None, y_pred: Tensor, mask: Tensor | None
+    ) -> Tensor:
         """The weight of every element, 0 where the sequence is masked."""
         if self.weights_per_output is not None:
             per_output = ops.convert_to_tensor(self.weights_per_output, y_pred.dtype)
@@ -80,7 +84,7 @@ class _Weighted(LossTerm):
             sample_weight = sample_weight * functional.align_weight(mask, y_pred)
         return sample_weight
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "weights": self.weights_per_output}
 
 
@@ -109,18 +113,24 @@ class WeightedMSE(_Weighted):
         0.4
     """
 
-    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         weight = self._weight(sample_weight, y_pred, mask)
         return formulas.weighted_mse_totals(y_true, y_pred, weight)
 
 
 class _RootTerm(_Weighted):
-    def __init__(self, *, over: str = "batch", **kwargs: Any) -> None:
+    def __init__(self, *, over: Over = "batch", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_one_of(("batch", "sample"), over=over)
+        check_one_of(formulas.OVER, over=over)
         self.over = over
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {**super().get_config(), "over": self.over}
 
 
@@ -142,11 +152,17 @@ class WeightedRMSE(_RootTerm):
         3.0
     """
 
-    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         weight = self._weight(sample_weight, y_pred, mask)
         return formulas.rmse_totals(y_true, y_pred, weight, over=self.over)
 
-    def value(self, totals, training=False):
+    def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
         return formulas.finish_rmse(totals, over=self.over)
 
 
@@ -170,9 +186,15 @@ class WeightedResidualNorm(_RootTerm):
         2.5
     """
 
-    def totals(self, y_true, y_pred, sample_weight=None, mask=None):
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         weight = self._weight(sample_weight, y_pred, mask)
         return formulas.residual_norm_totals(y_true, y_pred, weight, over=self.over)
 
-    def value(self, totals, training=False):
+    def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
         return formulas.finish_residual_norm(totals, over=self.over)

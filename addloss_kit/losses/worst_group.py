@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import check_positive
+from addloss_kit._types import Auto, Config, ErrorLike, Shape, Tensor, Totals
 from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.multipliers import shown_by_group
 from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
@@ -71,9 +72,9 @@ class WorstGroup(GroupTerm):
         self,
         num_groups: int,
         *,
-        step_size: float | str = AUTO,
-        error: Any = "squared_error",
-        momentum: float | str = AUTO,
+        step_size: float | Auto = AUTO,
+        error: ErrorLike = "squared_error",
+        momentum: float | Auto = AUTO,
         group_ids: str = "group_ids",
         **kwargs: Any,
     ) -> None:
@@ -84,7 +85,7 @@ class WorstGroup(GroupTerm):
         self.step_size = step_size
         self.momentum = check_momentum(momentum)
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         self.running = RunningTotals(self, self.num_groups, self.momentum)
         self.log_weights = self.add_weight(
             name="log_weights",
@@ -94,7 +95,7 @@ class WorstGroup(GroupTerm):
         )
         super().build(input_shape)
 
-    def value(self, totals: Any, training: bool = False) -> Any:
+    def value(self, totals: Totals, training: bool = False) -> Tensor:
         if not training:
             means, weight = self.batch_means(totals)
             return ops.sum(self._weights(weight > 0) * means)
@@ -114,7 +115,7 @@ class WorstGroup(GroupTerm):
         self.log_weights.assign(moved - ops.max(moved))
         return ops.sum(self._weights(is_seen) * means)
 
-    def _weights(self, is_counted: Any) -> Any:
+    def _weights(self, is_counted: Tensor) -> Tensor:
         """The q_k over the groups that count, summing to 1 (0 if none does)."""
         counted = ops.cast(is_counted, self.compute_dtype)
         # Subtract the largest that counts: the exponentials cannot all vanish.
@@ -123,10 +124,10 @@ class WorstGroup(GroupTerm):
         raw = counted * ops.exp(ops.minimum(logs, 0.0))
         return ops.stop_gradient(ops.divide_no_nan(raw, ops.sum(raw)))
 
-    def watched(self) -> dict[str, Any]:
+    def watched(self) -> dict[str, Tensor]:
         return shown_by_group("weight", self._weights(self.running.weight > 0))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "step_size": self.step_size,

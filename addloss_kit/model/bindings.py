@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import keras
 from keras import ops
 
 from addloss_kit._checks import received
+from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.keras_internals.wrapped import function_name
@@ -38,7 +39,7 @@ class Consumer(Protocol):
     def source(self, argument: str) -> str:
         """The name under which `argument` is fed."""
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         """What the Input of `argument` must look like."""
 
 
@@ -85,7 +86,7 @@ class KerasMetricConsumer:
         """The argument's own name."""
         return argument
 
-    def field(self, argument: str, prediction: Any) -> Field:
+    def field(self, argument: str, prediction: KerasTensor) -> Field:
         """Whole numbers without the classes' axis for a sparse metric's target."""
         kind = f"{type(self.metric).__name__}{function_name(self.metric)}".lower()
         if argument == Y_TRUE and "sparse" in kind:
@@ -116,7 +117,7 @@ class BoundTerm:
     weight: float | None
     sources: dict[str, str]
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             "term": keras.saving.serialize_keras_object(self.term),
             "name": self.name,
@@ -125,7 +126,7 @@ class BoundTerm:
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> BoundTerm:
+    def from_config(cls, config: Config) -> BoundTerm:
         term = keras.saving.deserialize_keras_object(config["term"])
         return cls(**{**config, "term": term})
 
@@ -147,7 +148,7 @@ class BoundMetric:
         """The metric, or an adapter around it."""
         return consumer_of(self.metric)
 
-    def update(self, named: Mapping[str, Any]) -> None:
+    def update(self, named: Mapping[str, Tensor]) -> None:
         """Feed the metric a batch of tensors by name."""
         given = {argument: named[source] for argument, source in self.sources.items()}
         mask = own_mask(given[Y_PRED]) if Y_PRED in given else None
@@ -158,19 +159,19 @@ class BoundMetric:
             _align_weight(given, mask)
         self.metric.update_state(**given)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         metric = keras.saving.serialize_keras_object(self.metric)
         return {"metric": metric, "sources": self.sources}
 
     @classmethod
-    def from_config(cls, config: Any) -> BoundMetric:
+    def from_config(cls, config: Config | BoundMetric) -> BoundMetric:
         if isinstance(config, BoundMetric):
             return config
         metric = keras.saving.deserialize_keras_object(config["metric"])
         return cls(metric, dict(config["sources"]))
 
 
-def _align_weight(given: dict, mask: Any) -> None:
+def _align_weight(given: dict[str, Tensor], mask: Tensor | None) -> None:
     """Bring a weight to the rank that a Keras metric wants."""
     if SAMPLE_WEIGHT not in given:
         return

@@ -1,82 +1,25 @@
 """Many steps as one compiled loop, where Keras runs one compiled step many times.
 
 Most of the time of a small model's step goes to what lies between two steps: Keras
-hands over batch by batch. A loop inside XLA has nothing between them.
+hands over batch by batch. A loop inside XLA has nothing between them, and gathers
+each batch's rows by itself from arrays that lie on the device.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+
+from addloss_kit.data.rows import Rows
 
 
-@contextlib.contextmanager
-def looped(
-    model: keras.Model, kind: str, given: dict, data: str, steps: str
-) -> Iterator[None]:
-    """Feed `make_dataset`'s data as they are best fed, while the context lasts.
-
-    Where `compile` asks for several steps at a time and for XLA, that is by blocks,
-    to a loop in the place of Keras's `train_function` or `test_function`. Other data,
-    and part of a pass, are left to Keras.
-
-    Args:
-        model: A model with a dict `loops`, emptied by `compile`.
-        kind: `"train"` or `"test"`.
-        given: Arguments of `fit` or `evaluate`, to be changed.
-        data: Name of the argument that may be such a dataset.
-        steps: Name of the one that limits its steps.
-    """
-    name = f"{kind}_function"
-    dataset: Any = given.get(data)
-    is_pass = hasattr(dataset, "set_epoch") and given.get(steps) is None
-    if is_pass:
-        # A pass is an epoch. Where Keras has to find that out it makes a second iterator
-        # in each epoch, for nothing.
-        given[steps] = int(dataset.cardinality())
-    former = getattr(model, name)
-    if is_pass and _can_loop(model):
-        given[data] = dataset.blocks(model.steps_per_execution)
-        function = functools.partial(_loop(model, kind), dataset.count_pass)
-    elif isinstance(former, functools.partial):
-        # A callback feeds other data while a loop is in place: Keras makes its own.
-        function = None
-    else:
-        yield
-        return
-    setattr(model, name, function)
-    try:
-        yield
-    finally:
-        setattr(model, name, former)
-
-
-def _loop(model: keras.Model, kind: str) -> Callable:
-    if kind not in model.loops:
-        step = getattr(model, f"{kind}_step")
-        is_jax = keras.backend.backend() == "jax"
-        model.loops[kind] = _jax_loop(step) if is_jax else _tensorflow_loop(model, step)
-    return model.loops[kind]
-
-
-def _execution(iterator: Any, count_pass: Callable) -> Iterator[tuple[dict, Any]]:
-    """The blocks of one execution, each with the number of its batches."""
-    is_end = False
-    while not is_end:
-        batches, block = next(iterator)
-        yield batches, block["count"]
-        is_end = bool(block["is_end"])
-        if block["is_last"]:
-            count_pass()
-
-
-def _can_loop(model: keras.Model) -> bool:
-    """Whether `compile` asks for several steps at a time, with XLA, on one device."""
-    if model.steps_per_execution == 1 or model.run_eagerly or not model.jit_compile:
+def can_loop(model: keras.Model) -> bool:
+    """Whether backend and devices allow a loop: TensorFlow or JAX, on one device."""
+    if model.run_eagerly:
         return False
     if keras.backend.backend() == "jax":
         return keras.distribution.distribution() is None
@@ -88,47 +31,132 @@ def _can_loop(model: keras.Model) -> bool:
         return not tf.distribute.has_strategy()
 
 
-def _tensorflow_loop(model: keras.Model, step: Callable) -> Callable:
-    """A function that takes one execution's blocks from an iterator over them."""
-    import tensorflow as tf
+class Loop:
+    """The steps of a model over rows in memory.
 
-    @tf.autograph.experimental.do_not_convert
-    def steps(batches: dict, count: Any) -> dict:
-        def body(number: Any) -> tuple[Any]:
-            step({name: rows[number] for name, rows in batches.items()})
-            return (number + 1,)
+    A step is Keras's own `train_step` or `test_step`, so the results are those of
+    Keras's loop.
 
-        tf.while_loop(lambda number: number < count, body, [tf.zeros_like(count)])
-        return model.get_metrics_result()
+    Args:
+        model: A compiled model.
+        kind: `"train"` or `"test"`.
+        is_xla_asked_for: Whether a model that XLA refuses is an error; else its loop
+            runs as TensorFlow's graph, which is told once.
+    """
 
-    compiled = tf.function(steps, jit_compile=True, reduce_retracing=True)
+    def __init__(self, model: keras.Model, kind: str, is_xla_asked_for: bool) -> None:
+        self.model = model
+        self.step = getattr(model, f"{kind}_step")
+        self.is_xla_asked_for = is_xla_asked_for
+        self.is_xla = True
+        self.is_jax = keras.backend.backend() == "jax"
+        self._compiled: dict[int, Callable[..., Any]] = {}
 
-    def execution(count_pass: Callable, iterator: Any) -> dict:
-        for batches, count in _execution(iterator, count_pass):
-            logs = compiled(batches, count)
-        return logs
+    def place(self, rows: Rows) -> dict[str, Any]:
+        """The arrays on the device, one copy of each, kept with the rows."""
+        if not self.is_jax:
+            return rows.tensors
+        placed = rows.__dict__.get("_placed")
+        if placed is None:
+            placed = rows.__dict__["_placed"] = _place_on_jax(rows)
+        return placed
 
-    return execution
+    def place_order(self, order: Any) -> Any:
+        """The row numbers of an epoch on the device."""
+        if not self.is_jax:
+            return order
+        import jax
+
+        return jax.numpy.asarray(np.asarray(order))
+
+    def run(
+        self,
+        arrays: dict[str, Any],
+        order: Any,
+        size: int,
+        first: int,
+        count: int,
+        state: Any,
+    ) -> tuple[Any, Any]:
+        """Run `count` steps.
+
+        Args:
+            arrays: From `place`.
+            order: From `place_order`.
+            size: Rows per batch.
+            first: Number of the first batch.
+            count: How many batches.
+            state: On JAX the model's state; else `None`.
+
+        Returns:
+            `(logs, state)`: the metrics' results after the last step.
+        """
+        if self.is_jax:
+            if size not in self._compiled:
+                self._compiled[size] = _jax_loop(self.step, size)
+            return self._compiled[size](state, arrays, order, first, count)  # type: ignore[no-any-return]
+        import tensorflow as tf
+
+        given = arrays, order, tf.constant(first), tf.constant(count)
+        is_new = size not in self._compiled
+        if is_new:
+            self._compiled[size] = self._tensorflow_loop(size)
+        try:
+            return self._compiled[size](*given), None
+        except (tf.errors.OpError, NotImplementedError, ValueError) as error:
+            # XLA refuses while it compiles, so no step has been taken.
+            if not is_new or not self.is_xla or self.is_xla_asked_for:
+                raise
+            self.is_xla = False
+            self._compiled = {size: self._tensorflow_loop(size)}
+            result = self._compiled[size](*given)
+            reason = str(error).strip().splitlines()[0][:200]
+            warnings.warn(
+                "XLA cannot compile this model, so its steps run as TensorFlow's graph, "
+                "which is slower for small models. To choose that yourself, compile with "
+                f"`jit_compile=False`. XLA said: {reason}",
+                stacklevel=2,
+            )
+            return result, None
+
+    def _tensorflow_loop(self, size: int) -> Callable[..., Any]:
+        import tensorflow as tf
+
+        @tf.autograph.experimental.do_not_convert
+        def steps(arrays: dict[str, Any], order: Any, first: Any, count: Any) -> Any:
+            def body(number: Any) -> tuple[Any]:
+                rows = tf.slice(order, [number * size], [size])
+                self.step({name: tf.gather(array, rows) for name, array in arrays.items()})
+                return (number + 1,)
+
+            tf.while_loop(lambda number: number < first + count, body, [first])
+            return self.model.get_metrics_result()
+
+        return tf.function(steps, jit_compile=self.is_xla)  # type: ignore[no-any-return]
 
 
-def _jax_loop(step: Callable) -> Callable:
+def _jax_loop(step: Callable[..., Any], size: int) -> Callable[..., Any]:
     """As on TensorFlow, with the model's state going in and coming out."""
     import jax
 
-    def steps(state: tuple, batches: dict, count: Any) -> tuple[dict, tuple]:
-        def body(number: Any, carried: tuple) -> tuple[dict, tuple]:
+    def steps(
+        state: Any, arrays: dict[str, Any], order: Any, first: Any, count: Any
+    ) -> Any:
+        def body(number: Any, carried: Any) -> tuple[Any, Any]:
             _, state = carried
-            return step(state, {name: rows[number] for name, rows in batches.items()})
+            rows = jax.lax.dynamic_slice(order, (number * size,), (size,))
+            batch = {name: array[rows] for name, array in arrays.items()}
+            return step(state, batch)  # type: ignore[no-any-return]
 
         shapes, _ = jax.eval_shape(body, 0, (None, state))
         logs = jax.tree.map(lambda log: jax.numpy.zeros(log.shape, log.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (logs, state))
+        return jax.lax.fori_loop(first, first + count, body, (logs, state))
 
-    compiled = jax.jit(steps, donate_argnums=0)
+    compiled: Callable[..., Any] = jax.jit(steps, donate_argnums=0)
+    return compiled
 
-    def execution(count_pass: Callable, state: tuple, iterator: Any) -> tuple[dict, tuple]:
-        for batches, count in _execution(iterator, count_pass):
-            logs, state = compiled(state, batches, count)
-        return logs, state
 
-    return execution
+def _place_on_jax(rows: Rows) -> dict[str, Any]:
+    import jax
+
+    return {name: jax.numpy.asarray(array) for name, array in rows.arrays.items()}

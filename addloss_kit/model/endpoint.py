@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_PRED
 from addloss_kit.keras_internals.graph import (
     ancestors,
@@ -57,7 +58,7 @@ class LossEndpoint(keras.layers.Layer):
         self._bound_terms = tuple(bound_terms)
         # As Keras keeps `losses`: what the last call computed, by name. The model
         # logs them in `compute_loss`, which runs inside the same trace.
-        self._values: dict[str, Any] = {}
+        self._values: dict[str, Tensor] = {}
 
     @property
     def bound_terms(self) -> tuple[BoundTerm, ...]:
@@ -65,7 +66,7 @@ class LossEndpoint(keras.layers.Layer):
         return self._bound_terms
 
     @property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Tensor]:
         """Value of each term, unweighted, and of watched state, in the last call."""
         return self._values
 
@@ -76,14 +77,20 @@ class LossEndpoint(keras.layers.Layer):
                 term.build()
         self.built = True
 
-    def call(self, predictions, arguments, predictions_mask=None, training=None):
+    def call(
+        self,
+        predictions: Sequence[Tensor],
+        arguments: Mapping[str, Tensor],
+        predictions_mask: Sequence[Tensor | None] | None = None,
+        training: bool | None = None,
+    ) -> list[Tensor]:
         masks = predictions_mask or [None] * len(predictions)
         named = dict(arguments)
         named.update(zip(self.prediction_names, predictions))
         named = {name: self._widen(x) for name, x in named.items()}
         mask_of = dict(zip(self.prediction_names, masks))
 
-        values: dict[str, Any] = {}
+        values: dict[str, Tensor] = {}
         losses = []
         for bound in self.bound_terms:
             given = {arg: named[src] for arg, src in bound.sources.items()}
@@ -112,11 +119,11 @@ class LossEndpoint(keras.layers.Layer):
         # these shapes fails there, not in the first step.
         return list(predictions)
 
-    def _widen(self, x: Any) -> Any:
+    def _widen(self, x: Tensor) -> Tensor:
         is_float = "float" in keras.backend.standardize_dtype(x.dtype)
         return ops.cast(x, self.compute_dtype) if is_float else x
 
-    def get_config(self) -> dict:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "bound_terms": [bound.get_config() for bound in self.bound_terms],
@@ -124,7 +131,7 @@ class LossEndpoint(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> LossEndpoint:
+    def from_config(cls, config: Config) -> LossEndpoint:
         config = dict(config)
         bound = [BoundTerm.from_config(c) for c in config.pop("bound_terms")]
         return cls(bound, **config)
@@ -138,7 +145,7 @@ def find_endpoint(model: Any) -> LossEndpoint | None:
     return None
 
 
-def endpoint_call(model: Any) -> tuple[list, dict]:
+def endpoint_call(model: keras.Model) -> tuple[list[KerasTensor], dict[str, KerasTensor]]:
     """The symbolic arguments that the endpoint has in this model.
 
     A layer may be in several models; the call that counts is the one on the way
@@ -161,7 +168,7 @@ def endpoint_call(model: Any) -> tuple[list, dict]:
     return list(predictions), dict(arguments)
 
 
-def bypass(value: Any) -> Any:
+def bypass(value: KerasTensor) -> KerasTensor:
     """`value` recomputed from the predictions before any endpoint on its way.
 
     A value computed from the output of a training model, be it that of an earlier

@@ -9,6 +9,7 @@ import zlib
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import Path
 from addloss_kit.model.training_model import TrainingModel
 
 # What Keras, zip and HDF5 raise at damaged or foreign contents. `RuntimeError` and
@@ -28,7 +29,7 @@ _DAMAGED = (
 )
 
 
-def load_training_model(filepath: str | os.PathLike) -> TrainingModel:
+def load_training_model(filepath: Path) -> TrainingModel:
     """The training model of a `.keras` file, compiled as it was, to train on.
 
     As `keras.saving.load_model` in safe mode: no code of the file is run, a

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
+
+from addloss_kit._types import Tensor
 
 
 class LossTracker(keras.metrics.Metric):
@@ -25,18 +26,18 @@ class LossTracker(keras.metrics.Metric):
         # The values times rows, then the rows.
         self.totals = self.add_variable((len(self.names) + 1,), "zeros", name="totals")
 
-    def record(self, values: Sequence[Any], rows: Any) -> None:
+    def record(self, values: Sequence[Tensor], rows: Tensor) -> None:
         """Add a batch: the loss, the terms' values, and how many rows it has."""
         row = ops.stack([ops.cast(value, self.dtype) for value in (*values, 1.0)])
         self.totals.assign_add(ops.cast(rows, self.dtype) * row)
 
-    def update_state(self, loss: Any, sample_weight: Any = None) -> None:
+    def update_state(self, loss: Tensor, sample_weight: Tensor | None = None) -> None:
         """What Keras calls with the loss, which `record` has taken already.
 
         On JAX it does so after the gradient, where the terms are out of reach.
         """
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Tensor]:
         *totals, rows = ops.unstack(ops.convert_to_tensor(self.totals))
         means = [ops.divide_no_nan(total, rows) for total in totals]
         return dict(zip(self.names, means))

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from addloss_kit._checks import received
+from addloss_kit._checks import check_rows, received
 from addloss_kit.fields import SAMPLE_WEIGHT
 
 
@@ -90,7 +90,6 @@ def check_arrays(model: keras.Model, x: Any, remedy: str) -> None:
                 f"{received(arrays=len(flat))}"
             )
         arrays = {t.name: value for t, value in zip(model.inputs, flat)}
-    rows = {}
     for name, array in arrays.items():
         shape = getattr(array, "shape", None)
         if shape is None or str(getattr(array, "dtype", "")) == "object":
@@ -98,12 +97,7 @@ def check_arrays(model: keras.Model, x: Any, remedy: str) -> None:
                 f"`{name}` must be an array. Convert it, or use `pack_inputs`, which "
                 f"does. {received(**{name: type(array).__name__})}"
             )
-        rows[name] = shape[0] if len(shape) else None
-    if len(set(rows.values())) > 1:
-        raise ValueError(
-            "All arrays must have the same number of rows. "
-            f"{received(**{f'{k}.shape[0]': v for k, v in rows.items()})}"
-        )
+    check_rows(**arrays)
 
 
 def _check_stream(model: keras.Model, method: str, x: Any) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit._types import Path
 from addloss_kit.atomic import replacing
 
 # Of the entries that hold the states of random generators.
@@ -25,18 +27,18 @@ class ResumableModel(keras.Model):
     goes on as it would have.
     """
 
-    def save(self, filepath, overwrite=True, **kwargs):
-        self._build_optimizer()
+    def save(self, filepath: Path, overwrite: bool = True, **kwargs: Any) -> None:
+        self.build_optimizer()
         with _whole(filepath, overwrite, kwargs) as place:
             super().save(place, overwrite, **kwargs)
 
-    def save_weights(self, filepath, overwrite=True, **kwargs):
-        self._build_optimizer()
+    def save_weights(self, filepath: Path, overwrite: bool = True, **kwargs: Any) -> None:
+        self.build_optimizer()
         with _whole(filepath, overwrite, kwargs) as place:
             super().save_weights(place, overwrite, **kwargs)
 
-    def load_weights(self, filepath, *args, **kwargs):
-        self._build_optimizer()
+    def load_weights(self, filepath: Path, *args: Any, **kwargs: Any) -> None:
+        self.build_optimizer()
         try:
             super().load_weights(filepath, *args, **kwargs)
         except OSError as error:
@@ -46,12 +48,12 @@ class ResumableModel(keras.Model):
                 f"Keras. {received(filepath=filepath)} {error}"
             ) from error
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         super().save_own_variables(store)
         for number, state in enumerate(self._seed_states()):
             store[f"{_SEED}{number}"] = keras.ops.convert_to_numpy(state)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
         stored = {name: store[name] for name in store.keys()}
         states = self._seed_states()
         for number, state in enumerate(states):
@@ -60,7 +62,8 @@ class ResumableModel(keras.Model):
                 state.assign(value)
         super().load_own_variables(stored)
 
-    def _build_optimizer(self) -> None:
+    def build_optimizer(self) -> None:
+        """Make the optimizer's state, if that is not done yet."""
         # Keras builds it in `fit` only, and skips the state of one that is not built.
         optimizer = getattr(self, "optimizer", None)
         if optimizer is not None and not optimizer.built:
@@ -73,7 +76,7 @@ class ResumableModel(keras.Model):
 
 
 def _whole(
-    filepath: Any, overwrite: bool, options: dict
+    filepath: Any, overwrite: bool, options: Mapping[str, Any]
 ) -> contextlib.AbstractContextManager[Any]:
     """Where to write what shall replace `filepath`; itself where no move can."""
     is_path = isinstance(filepath, (str, os.PathLike))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
 from addloss_kit._checks import received
-from addloss_kit.data.batching import FollowEpoch
+from addloss_kit._types import Auto, Config, Tensor
 from addloss_kit.fields import Y_PRED, Field, role_of
 from addloss_kit.keras_internals.graph import give_layer_names, input_tensors
 from addloss_kit.keras_internals.replicas import separate_losses, unscale_loss
@@ -21,8 +21,14 @@ from addloss_kit.keras_internals.trainer import (
     replace_loss_tracker,
 )
 from addloss_kit.model.bindings import BoundMetric, Consumer
-from addloss_kit.model.compiled_loop import looped
 from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
+from addloss_kit.model.feeding import (
+    Speed,
+    driving,
+    feed_evaluation,
+    feed_training,
+    feed_validation,
+)
 from addloss_kit.model.loss_tracker import LossTracker
 from addloss_kit.model.refusals import (
     check_arrays,
@@ -55,7 +61,9 @@ class TrainingModel(ResumableModel, BuiltByItself):
         **kwargs: As in `keras.Model`.
     """
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
+    # Without types: Keras below 3.15 builds a functional model from its config only where
+    # the signature equals that of `Functional.__init__`, which has none.
+    def __init__(self, inputs, outputs, name=None, **kwargs):  # type: ignore[no-untyped-def]
         bound_metrics = kwargs.pop("bound_metrics", None) or []
         predictor_inputs = kwargs.pop("predictor_inputs", None)
         give_layer_names(inputs)
@@ -83,7 +91,7 @@ class TrainingModel(ResumableModel, BuiltByItself):
         # as Keras's is, so that it is no part of a saved model.
         tracker = LossTracker(list(self._logged.values()))
         object.__setattr__(self, "_own_loss_tracker", tracker)
-        self.loops: dict[str, Any] = {}
+        self._set_speed(Speed())
         separate_losses(self)
 
     # What the model is made of ------------------------------------------------
@@ -129,7 +137,14 @@ class TrainingModel(ResumableModel, BuiltByItself):
 
     # Keras's hooks ------------------------------------------------------------
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         # As Keras does for `loss`: a partial batch counts by its rows.
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
@@ -138,15 +153,18 @@ class TrainingModel(ResumableModel, BuiltByItself):
         self._own_loss_tracker.record([unscale_loss(loss), *terms], rows)
         return loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Tensor]:
         named = self._name_inputs(x)
         predictions = keras.tree.flatten(y_pred)
         named.update(zip(self.endpoint.prediction_names, predictions))
         for bound in self._bound_metrics:
             bound.update(named)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        results: dict[str, Tensor] = super().compute_metrics(x, y, y_pred, sample_weight)
+        return results
 
-    def _name_inputs(self, x: Any) -> dict:
+    def _name_inputs(self, x: Any) -> dict[str, Tensor]:
         if isinstance(x, Mapping):
             given = dict(x)
         else:
@@ -162,15 +180,41 @@ class TrainingModel(ResumableModel, BuiltByItself):
             named[tensor.name] = ops.cast(value, tensor.dtype)
         return named
 
-    def get_config(self) -> dict:
-        config = super().get_config()
+    def get_config(self) -> Config:
+        config: Config = super().get_config()
         config["bound_metrics"] = [bound.get_config() for bound in self._bound_metrics]
         config["predictor_inputs"] = self.predictor_inputs
         return config
 
     # What Keras would ignore, or misread, in silence --------------------------
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        jit_compile: bool | Auto = "auto",
+        steps_per_execution: int | Auto = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Configure the training, as in Keras but for two defaults.
+
+        Args:
+            optimizer: As in Keras.
+            loss: Left out: the losses are in the graph.
+            jit_compile: `"auto"` runs the steps of `fit` and `evaluate` over data in
+                memory as one loop compiled by XLA, on TensorFlow and JAX; a model that
+                XLA refuses runs as TensorFlow's graph, which is told once. `True`
+                makes that an error. `False` leaves the steps to Keras.
+            steps_per_execution: Steps between two calls of callbacks. `"auto"` runs as
+                many as take a tenth of a second, or 1 where a callback has a hook for
+                each batch. 1 leaves the steps to Keras.
+            **kwargs: As in Keras.
+
+        Raises:
+            ValueError: If metrics are given, which compare outputs with a `y` that this
+                model does not take.
+        """
         for name in ("metrics", "weighted_metrics"):
             if kwargs.get(name) and loss is None:
                 raise ValueError(
@@ -179,52 +223,68 @@ class TrainingModel(ResumableModel, BuiltByItself):
                     f"`add_metric`. {received(**{name: kwargs[name]})}"
                 )
         forget_compiled(self)
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self._set_speed(Speed(jit_compile, steps_per_execution))
+        is_auto = steps_per_execution == "auto"
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            jit_compile=jit_compile,
+            steps_per_execution=1 if is_auto else steps_per_execution,
+            **kwargs,
+        )
         replace_loss_tracker(self, self._own_loss_tracker)
-        self.loops = {}
 
-    def compile_from_config(self, config):
+    def _set_speed(self, speed: Speed) -> None:
+        # Past Keras's tracking of attributes: it is no part of a saved model.
+        object.__setattr__(self, "speed", speed)
+
+    def get_compile_config(self) -> Config | None:
+        config: Config | None = super().get_compile_config()
+        if config:
+            # As asked for: Keras keeps what it made of it.
+            config["steps_per_execution"] = self.speed.steps_per_execution
+            config["jit_compile"] = self.speed.jit_compile
+        return config
+
+    def compile_from_config(self, config: Config) -> None:
         # As Keras does it for models that leave `compile` alone.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
         given = _bind(super().fit, x, y, *args, **kwargs)
         refuse_ignored(self, "fit", given)
         refuse_validation(self, given.get("validation_data"))
-        if hasattr(x, "element_spec") and "shuffle" not in given:
-            # A dataset has an order of its own; Keras warns of its own default.
-            given["shuffle"] = False
-        if hasattr(x, "set_epoch"):
-            given["callbacks"] = _with_callback(given.get("callbacks"), FollowEpoch(x))
-        with (
-            looped(self, "train", given, "x", "steps_per_epoch"),
-            looped(self, "test", given, "validation_data", "validation_steps"),
-        ):
+        given, training = feed_training(self, given)
+        given, validation = feed_validation(self, given)
+        with driving(self, "train", training), driving(self, "test", validation):
             return super().fit(**given)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         if is_within_fit(kwargs):
             return super().evaluate(x, y, *args, **kwargs)
         given = _bind(super().evaluate, x, y, *args, **kwargs)
         refuse_ignored(self, "evaluate", given)
-        with looped(self, "test", given, "x", "steps"):
+        given, executions = feed_evaluation(self, given)
+        with driving(self, "test", executions):
             return super().evaluate(**given)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)
         refuse_ignored(self, "train_on_batch", given)
-        with looped(self, "train", {}, "x", "steps"):
+        with driving(self, "train", None):
             return super().train_on_batch(x, y, *args, **kwargs)
 
-    def test_on_batch(self, x, y=None, *args, **kwargs):
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         given = _bind(super().test_on_batch, x, y, *args, **kwargs)
         refuse_ignored(self, "test_on_batch", given)
-        with looped(self, "test", {}, "x", "steps"):
+        with driving(self, "test", None):
             return super().test_on_batch(x, y, *args, **kwargs)
 
-    def predict(self, x, **kwargs):
+    def predict(self, x: Any, **kwargs: Any) -> Any:
         if not is_stream(x):
             remedy = "Predict from features alone with `export_inference_model(model)`. "
             check_arrays(self, x, remedy)
@@ -239,14 +299,6 @@ def _logged_names(endpoint: LossEndpoint) -> list[str]:
     return names
 
 
-def _bind(method: Any, *args: Any, **kwargs: Any) -> dict:
+def _bind(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
     """The arguments of a call by name."""
     return inspect.signature(method).bind_partial(*args, **kwargs).arguments
-
-
-def _with_callback(callbacks: Any, callback: keras.callbacks.Callback) -> Any:
-    """`callbacks`, in any form that `fit` takes, and one more."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(callback)
-        return callbacks
-    return [*keras.tree.flatten(callbacks), callback] if callbacks else [callback]

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from addloss_kit._checks import received
 from addloss_kit.reports import tables
-from addloss_kit.reports.intervals import critical_value, weighted_means
+from addloss_kit.reports.intervals import Estimate, critical_value, weighted_means
+from addloss_kit.reports.plots import plot_change
 
-if TYPE_CHECKING:
-    from addloss_kit.reports.group_report import GroupReport
+Verdict: TypeAlias = Literal["better", "worse", "no clear change"]
+
+
+class ErrorsByGroup(Protocol):
+    """What a comparison takes of a `GroupReport`, which says what each of it is."""
+
+    error_name: str
+    confidence: float
+    group_names: list[str]
+    n: np.ndarray
+    overall: dict[str, tuple[float, float]]
+    y_true: np.ndarray
+    group_ids: np.ndarray
+    row_weight: np.ndarray
+    row_errors: np.ndarray
+
+    @property
+    def heading(self) -> str:
+        """The heading of the error."""
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean error of each group, `(num_groups,)`."""
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Standard error of each mean, `(num_groups,)`."""
+
+    @property
+    def gap(self) -> Estimate:
+        """Largest mean error less the smallest."""
 
 
 class GroupComparison:
@@ -39,7 +69,7 @@ class GroupComparison:
         ValueError: If errors or groups differ.
     """
 
-    def __init__(self, before: GroupReport, after: GroupReport) -> None:
+    def __init__(self, before: ErrorsByGroup, after: ErrorsByGroup) -> None:
         for what in ("error_name", "group_names"):
             if getattr(before, what) != getattr(after, what):
                 raise ValueError(
@@ -71,7 +101,7 @@ class GroupComparison:
         self._is_worse = self.change > margin
 
     @property
-    def verdicts(self) -> dict[str, str]:
+    def verdicts(self) -> dict[str, Verdict]:
         """By group name, `"better"`, `"worse"` or `"no clear change"`."""
         return {
             name: "better"
@@ -94,7 +124,7 @@ class GroupComparison:
         got_worse[worst] = False
         return bool(got_worse.any() and not self._is_better[worst])
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers and texts."""
         before, after = self.before, self.after
         groups = {
@@ -121,9 +151,15 @@ class GroupComparison:
 
     def plot(self, ax: Any = None) -> Any:
         """Each group's error before and after; returns the matplotlib axes."""
-        from addloss_kit.reports.plots import plot_comparison
-
-        return plot_comparison(self, ax)
+        return plot_change(
+            ax,
+            verdicts=self.verdicts,
+            before=self.before.means,
+            after=self.after.means,
+            gaps=(self.before.gap.value, self.after.gap.value),
+            is_levelling_down=self.is_levelling_down,
+            heading=self.after.heading,
+        )
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         heading = self.after.heading

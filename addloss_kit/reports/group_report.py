@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import numpy as np
 
-from addloss_kit._checks import check_number, check_one_of, received
+from addloss_kit._checks import check_number, check_one_of, check_rows, received
+from addloss_kit._types import ArrayLike, ErrorLike, Method
 from addloss_kit.reports import tables
+from addloss_kit.reports.comparison import GroupComparison
 from addloss_kit.reports.intervals import (
     Estimate,
     critical_value,
@@ -17,21 +19,19 @@ from addloss_kit.reports.intervals import (
     range_interval,
     weighted_means,
 )
+from addloss_kit.reports.plots import plot_group_errors
 from addloss_kit.reports.rows import as_array, as_groups, as_weight, row_errors
-
-if TYPE_CHECKING:
-    from addloss_kit.reports.comparison import GroupComparison
 
 
 def group_report(
-    y_true: Any,
-    y_pred: Any,
-    group_ids: Any,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    group_ids: ArrayLike,
     *,
     x: Any = None,
-    sample_weight: Any = None,
+    sample_weight: ArrayLike | None = None,
     group_names: Sequence[Any] | None = None,
-    error: Any = "squared_error",
+    error: ErrorLike = "squared_error",
     confidence: float = 0.95,
 ) -> GroupReport:
     r"""The error of each group, the gap between them, and whether it is beyond noise.
@@ -83,18 +83,12 @@ def group_report(
         y_pred = y_pred.predict(x, verbose=0)
     y_true, y_pred = as_array(y_true), as_array(y_pred)
     ids, names = as_groups(group_ids, group_names)
-    rows = y_true.shape[0]
-    for name, array in (("y_pred", y_pred), ("group_ids", ids)):
-        if array.shape[0] != rows:
-            shapes = {f"{name}.shape": array.shape, "y_true.shape": y_true.shape}
-            raise ValueError(
-                f"`{name}` must have one row per row of `y_true`. {received(**shapes)}"
-            )
+    check_rows(y_true=y_true, y_pred=y_pred, group_ids=ids)
     if not (ids >= 0).any():
         raise ValueError(
-            f"At least one row must have a group. {received(rows=rows, ids='all -1')}"
+            f"At least one row must have a group. {received(rows=len(ids), ids='all -1')}"
         )
-    weight = as_weight(sample_weight, rows)
+    weight = as_weight(sample_weight, y_true)
     error_name, measures = row_errors(y_true, y_pred, error)
     return GroupReport(y_true, ids, names, weight, measures, error_name, float(confidence))
 
@@ -211,25 +205,25 @@ class GroupReport:
         """Whether the gap's interval excludes 0."""
         return self.gap.low > 0
 
-    def difference(self, method: str = "between_groups") -> float:
+    def difference(self, method: Method = "between_groups") -> float:
         """Largest difference between two groups, or to the overall error.
 
         Args:
             method: `"between_groups"` or `"to_overall"`.
         """
-        check_one_of(("between_groups", "to_overall"), method=method)
+        check_one_of(get_args(Method), method=method)
         means, _ = self._present()
         if method == "between_groups":
             return float(means.max() - means.min())
         return float(np.abs(means - self.overall[self.heading][0]).max())
 
-    def error_ratio(self, method: str = "between_groups") -> float:
+    def error_ratio(self, method: Method = "between_groups") -> float:
         """Smallest ratio between two groups, or to the overall error; at most 1.
 
         Args:
             method: `"between_groups"` or `"to_overall"`.
         """
-        check_one_of(("between_groups", "to_overall"), method=method)
+        check_one_of(get_args(Method), method=method)
         means, _ = self._present()
         with np.errstate(divide="ignore", invalid="ignore"):
             if method == "between_groups":
@@ -245,17 +239,25 @@ class GroupReport:
 
     def compare(self, before: GroupReport) -> GroupComparison:
         """What changed from `before` to this report; see `GroupComparison`."""
-        from addloss_kit.reports.comparison import GroupComparison
-
         return GroupComparison(before, self)
 
     def plot(self, ax: Any = None) -> Any:
         """Each group's error with its interval; returns the matplotlib axes."""
-        from addloss_kit.reports.plots import plot_group_report
+        low, high = self.interval()
+        return plot_group_errors(
+            ax,
+            group_names=self.group_names,
+            n=self.n,
+            means=self.means,
+            low=low,
+            high=high,
+            overall=self.overall[self.heading][0],
+            gap=self.gap,
+            heading=self.heading,
+            confidence=self.confidence,
+        )
 
-        return plot_group_report(self, ax)
-
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers and texts, ready for JSON but for NaN."""
         groups = {
             name: {"n": int(self.n[k]), "weight": float(self.weight[k])}
@@ -343,7 +345,7 @@ def _shown(estimate: Estimate) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _flat(measures: dict[str, tuple]) -> dict[str, float]:
+def _flat(measures: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     flat = {}
     for heading, (value, error) in measures.items():
         flat[heading] = float(value)

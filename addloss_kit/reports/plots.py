@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from addloss_kit.reports import tables
-
-if TYPE_CHECKING:
-    from addloss_kit.reports.comparison import GroupComparison
-    from addloss_kit.reports.group_report import GroupReport
-    from addloss_kit.reports.tradeoff import TradeoffCurve
+from addloss_kit.reports.intervals import Estimate
 
 # More rows do not fit a screen: the worst and the best groups are drawn.
 _MAX_GROUPS = 40
@@ -19,12 +16,31 @@ _MAX_GROUPS = 40
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
 
-def plot_group_report(report: GroupReport, ax: Any = None) -> Any:
+def plot_group_errors(
+    ax: Any,
+    *,
+    group_names: Sequence[str],
+    n: np.ndarray,
+    means: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    overall: float,
+    gap: Estimate,
+    heading: str,
+    confidence: float,
+) -> Any:
     """Each group's mean error with its interval, the worst on top.
 
     Args:
-        report: What `group_report` returned.
         ax: Matplotlib axes; new ones if none.
+        group_names: Names by id.
+        n: Rows of each group.
+        means, low, high: Mean error of each group and its interval, NaN where there
+            is none.
+        overall: Mean error of all rows.
+        gap: Largest mean error less the smallest.
+        heading: Of the error, as `"MSE"`.
+        confidence: Of the intervals.
 
     Returns:
         The axes.
@@ -32,38 +48,53 @@ def plot_group_report(report: GroupReport, ax: Any = None) -> Any:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    groups = _drawn(report.means)
+    groups = _drawn(means)
     ax = _axes(ax, height=1.6 + 0.32 * len(groups))
-    low, high = report.interval()
     place = np.arange(len(groups))
-    means = report.means[groups]
     # One row has no interval.
-    sides = np.nan_to_num(np.stack([means - low[groups], high[groups] - means]))
-    ax.errorbar(means, place, xerr=sides, fmt="o", color=_BLUE, capsize=3)
-    overall = report.overall[report.heading][0]
+    sides = np.nan_to_num(np.stack([means - low, high - means])[:, groups])
+    ax.errorbar(means[groups], place, xerr=sides, fmt="o", color=_BLUE, capsize=3)
     ax.axvline(overall, color=_GREY, linestyle="--", linewidth=1, label="overall")
-    labels = [f"{report.group_names[k]}  (n={report.n[k]:,})" for k in groups]
+    labels = [f"{group_names[k]}  (n={n[k]:,})" for k in groups]
     ax.set_yticks(place, labels)
     ax.set_ylim(len(groups) - 0.5, -0.5)
-    ax.set_xlabel(f"{report.heading}, {100 * report.confidence:g} % interval")
-    verdict = "beyond noise" if report.is_gap_beyond_noise else "within noise"
-    ax.set_title(f"Gap {tables.number(report.gap.value)}, {verdict}", loc="left")
-    _say_left_out(ax, len(groups), len(report.means))
+    ax.set_xlabel(f"{heading}, {100 * confidence:g} % interval")
+    verdict = "beyond noise" if gap.low > 0 else "within noise"
+    ax.set_title(f"Gap {tables.number(gap.value)}, {verdict}", loc="left")
+    _say_left_out(ax, len(groups), len(means))
     ax.legend(loc="best", frameon=False)
     _tidy(ax, "x")
     return ax
 
 
-def plot_comparison(comparison: GroupComparison, ax: Any = None) -> Any:
-    """Each group's mean error before and after, joined by a line."""
-    before, after = comparison.before.means, comparison.after.means
+def plot_change(
+    ax: Any,
+    *,
+    verdicts: Mapping[str, str],
+    before: np.ndarray,
+    after: np.ndarray,
+    gaps: tuple[float, float],
+    is_levelling_down: bool,
+    heading: str,
+) -> Any:
+    """Each group's mean error before and after, joined by a line.
+
+    Args:
+        ax: Matplotlib axes; new ones if none.
+        verdicts: By group name, in the order of the ids, `"better"`, `"worse"` or
+            `"no clear change"`.
+        before, after: Mean error of each group.
+        gaps: Largest mean error less the smallest, before and after.
+        is_levelling_down: Whether the title says so.
+        heading: Of the error, as `"MSE"`.
+    """
     groups = _drawn(before)
     ax = _axes(ax, height=1.6 + 0.32 * len(groups))
     place = np.arange(len(groups))
     colors = {"better": _GREEN, "worse": _ORANGE, "no clear change": _GREY}
-    verdicts = list(comparison.verdicts.values())
+    names, verdict_of = list(verdicts), list(verdicts.values())
     for i, k in enumerate(groups):
-        ax.plot([before[k], after[k]], [i, i], color=colors[verdicts[k]], linewidth=2)
+        ax.plot([before[k], after[k]], [i, i], color=colors[verdict_of[k]], linewidth=2)
     ax.scatter(
         before[groups],
         place,
@@ -73,28 +104,57 @@ def plot_comparison(comparison: GroupComparison, ax: Any = None) -> Any:
         label="before",
     )
     ax.scatter(after[groups], place, color="black", zorder=3, label="after")
-    for verdict in dict.fromkeys(verdicts[k] for k in groups):
+    for verdict in dict.fromkeys(verdict_of[k] for k in groups):
         ax.plot([], [], color=colors[verdict], linewidth=2, label=verdict)
-    ax.set_yticks(place, [comparison.group_names[k] for k in groups])
+    ax.set_yticks(place, [names[k] for k in groups])
     ax.set_ylim(len(groups) - 0.5, -0.5)
-    ax.set_xlabel(comparison.after.heading)
-    gaps = map(tables.number, (comparison.before.gap.value, comparison.after.gap.value))
-    title = "Gap {} → {}".format(*gaps)
-    ax.set_title(
-        title + (": levelling down" if comparison.is_levelling_down else ""), loc="left"
-    )
+    ax.set_xlabel(heading)
+    title = "Gap {} → {}".format(*map(tables.number, gaps))
+    ax.set_title(title + (": levelling down" if is_levelling_down else ""), loc="left")
     _say_left_out(ax, len(groups), len(before))
     ax.legend(loc="best", frameon=False)
     _tidy(ax, "x")
     return ax
 
 
-def plot_tradeoff(curve: TradeoffCurve, ax: Any, budget: float) -> Any:
-    """Overall error against gap, with the budget and the recommended point."""
+class PlottedPoint(NamedTuple):
+    """A trained model on the plot of a trade-off.
+
+    Args:
+        label: What stands beside it.
+        error: Mean error of all held-out rows.
+        gap: Largest mean error of a group less the smallest.
+        is_on_frontier: Whether no other point beats it in both.
+    """
+
+    label: str
+    error: float
+    gap: float
+    is_on_frontier: bool
+
+
+def plot_tradeoff(
+    ax: Any,
+    *,
+    points: Sequence[PlottedPoint],
+    best: PlottedPoint,
+    limit: float,
+    budget: float,
+    heading: str,
+) -> Any:
+    """Overall error against gap, with the budget and the recommended point.
+
+    Args:
+        ax: Matplotlib axes; new ones if none.
+        points: All points, in any order.
+        best: The recommended one.
+        limit: The largest overall error within the budget.
+        budget: How much larger than the start's that is: 0.05 is 5 % more.
+        heading: Of the error, as `"MSE"`.
+    """
     ax = _axes(ax, height=4.2)
-    best = curve.recommend(budget)
-    frontier = curve.frontier
-    beaten = [p for p in curve.points if not p.is_on_frontier]
+    frontier = sorted((p for p in points if p.is_on_frontier), key=lambda p: p.error)
+    beaten = [p for p in points if not p.is_on_frontier]
     ax.plot(
         [p.error for p in frontier],
         [p.gap for p in frontier],
@@ -117,18 +177,18 @@ def plot_tradeoff(curve: TradeoffCurve, ax: Any, budget: float) -> Any:
         "*",
         markersize=17,
         color=_ORANGE,
-        label=f"recommended: {tables.number(best.value)}",
+        label=f"recommended: {best.label}",
     )
     ax.axvline(
-        curve.limit(budget),
+        limit,
         color=_GREY,
         linestyle="--",
         linewidth=1,
-        label=f"{100 * budget:g} % more {curve.start.report.heading}",
+        label=f"{100 * budget:g} % more {heading}",
     )
-    for point in curve.points:
+    for point in points:
         ax.annotate(
-            "start" if point is curve.start else tables.number(point.value),
+            point.label,
             (point.error, point.gap),
             textcoords="offset points",
             xytext=(6, 6),
@@ -136,7 +196,7 @@ def plot_tradeoff(curve: TradeoffCurve, ax: Any, budget: float) -> Any:
         )
     ax.margins(0.08)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel(f"overall {curve.start.report.heading} on held-out rows")
+    ax.set_xlabel(f"overall {heading} on held-out rows")
     ax.set_ylabel("gap between groups")
     ax.legend(loc="best", frameon=False)
     _tidy(ax, "both")

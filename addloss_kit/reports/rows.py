@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from addloss_kit._checks import received
+from addloss_kit._checks import check_rows, check_same_shape, received
+from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.encoding import encode_groups
-from addloss_kit.per_sample_error import PerSampleError
+from addloss_kit.per_sample_error import PerSampleError, literature_name
 
 # How the errors that everybody knows are headed.
 _HEADINGS = {"squared_error": "MSE", "absolute_error": "MAE"}
-_SYNONYMS = {
-    "mse": "squared_error",
-    "mean_squared_error": "squared_error",
-    "mae": "absolute_error",
-    "mean_absolute_error": "absolute_error",
-}
 
 
-def as_array(values: Any) -> np.ndarray:
+def as_array(values: ArrayLike) -> np.ndarray:
     """A NumPy array of lists, tables and tensors of any backend."""
     is_tensor = ops.is_tensor(values)
     array = ops.convert_to_numpy(values) if is_tensor else np.asarray(values)
@@ -31,7 +26,9 @@ def as_array(values: Any) -> np.ndarray:
     return array
 
 
-def as_groups(group_ids: Any, names: Sequence[Any] | None) -> tuple[np.ndarray, list[str]]:
+def as_groups(
+    group_ids: ArrayLike, names: Sequence[Any] | None
+) -> tuple[np.ndarray, list[str]]:
     """Ids `(rows,)` and names: integers are ids, anything else labels."""
     if ops.is_tensor(group_ids):
         group_ids = ops.convert_to_numpy(group_ids)
@@ -53,17 +50,14 @@ def as_groups(group_ids: Any, names: Sequence[Any] | None) -> tuple[np.ndarray, 
     return ids, [str(name) for name in (range(num_groups) if names is None else names)]
 
 
-def as_weight(sample_weight: Any, rows: int) -> np.ndarray:
-    """Weights `(rows,)`, 1 if none are given."""
+def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray:
+    """Weights `(rows,)` of the rows of `y_true`, 1 if none are given."""
+    rows = y_true.shape[0]
     if sample_weight is None:
         return np.ones(rows)
     weight = as_array(sample_weight).astype("float64")
-    if weight.shape[0] != rows:
-        raise ValueError(
-            "`sample_weight` must have one row per row of `y_true`. "
-            f"{received(**{'sample_weight.shape': weight.shape, 'rows': rows})}"
-        )
-    weight = weight.reshape(rows, -1).mean(axis=1)
+    check_rows(y_true=y_true, sample_weight=weight)
+    weight = np.asarray(weight.reshape(rows, -1).mean(axis=1))
     is_bad = ~(np.isfinite(weight) & (weight >= 0))
     if is_bad.any():
         row = int(np.argmax(is_bad))
@@ -75,10 +69,10 @@ def as_weight(sample_weight: Any, rows: int) -> np.ndarray:
 
 
 def row_errors(
-    y_true: np.ndarray, y_pred: np.ndarray, error: Any
+    y_true: np.ndarray, y_pred: np.ndarray, error: ErrorLike
 ) -> tuple[str, dict[str, np.ndarray]]:
     """The error's name, and by heading the errors `(rows,)` in float64."""
-    name = _SYNONYMS.get(error, error) if isinstance(error, str) else ""
+    name = literature_name(error) if isinstance(error, str) else ""
     if name not in _HEADINGS:
         per_sample = PerSampleError(error)
         y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype("float64")
@@ -98,7 +92,5 @@ def _one_shape(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.n
     # `(rows,)` beside `(rows, 1)` would broadcast to `(rows, rows)`.
     if true.ndim != pred.ndim and true.size == pred.size:
         true = true.reshape(pred.shape)
-    if true.shape != pred.shape:
-        shapes = {"y_true.shape": y_true.shape, "y_pred.shape": y_pred.shape}
-        raise ValueError(f"`y_pred` must have the shape of `y_true`. {received(**shapes)}")
+    check_same_shape(y_true=true, y_pred=pred)
     return true, pred

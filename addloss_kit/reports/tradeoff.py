@@ -11,11 +11,13 @@ import keras
 import numpy as np
 
 from addloss_kit._checks import check_number, check_positive_int, received
+from addloss_kit._types import ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE
 from addloss_kit.reports import tables
 from addloss_kit.reports.group_report import GroupReport, group_report
+from addloss_kit.reports.plots import PlottedPoint, plot_tradeoff
 
 # A group loss can better the held-out error a little; by more than this share it is
 # rather that the start was left too early.
@@ -64,7 +66,7 @@ def tradeoff_curve(
     patience: int | None = 5,
     group_ids: str = GROUP_IDS,
     group_names: Sequence[Any] | None = None,
-    error: Any = "squared_error",
+    error: ErrorLike = "squared_error",
     seed: int | None = None,
     verbose: int = 1,
 ) -> TradeoffCurve:
@@ -239,11 +241,27 @@ class TradeoffCurve:
 
     def plot(self, ax: Any = None, budget: float | None = None) -> Any:
         """Error against gap, the recommended point marked; the matplotlib axes."""
-        from addloss_kit.reports.plots import plot_tradeoff
+        budget = self.budget if budget is None else budget
+        plotted = [
+            PlottedPoint(
+                "start" if point is self.start else tables.number(point.value),
+                point.error,
+                point.gap,
+                point.is_on_frontier,
+            )
+            for point in self.points
+        ]
+        best = self.points.index(self.recommend(budget))
+        return plot_tradeoff(
+            ax,
+            points=plotted,
+            best=plotted[best],
+            limit=self.limit(budget),
+            budget=budget,
+            heading=self.start.report.heading,
+        )
 
-        return plot_tradeoff(self, ax, self.budget if budget is None else budget)
-
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers and texts."""
         best = self.recommend()
         return {

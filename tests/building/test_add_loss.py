@@ -422,5 +422,5 @@ def test_arrays_of_different_rows_are_refused(arrays):
     model = alk.add_loss(model, value)
     model.compile()
 
-    with pytest.raises(ValueError, match="same number of rows"):
+    with pytest.raises(ValueError, match="must have one row per row of"):
         model.fit([X, y[:-1], W], verbose=0)

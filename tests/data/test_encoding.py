@@ -113,7 +113,7 @@ def test_an_unseen_category_need_not_be_in_names():
 @pytest.mark.parametrize(
     "labels, message",
     [
-        ({"a": [1, 2], "b": [1]}, "same number of rows"),
+        ({"a": [1, 2], "b": [1]}, "`column 1 of labels` must have one row per row of"),
         (np.zeros((2, 2, 2)), "one label a row"),
         ({}, "must have a column"),
         (np.array(3), "one label a row"),

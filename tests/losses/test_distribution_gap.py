@@ -197,7 +197,7 @@ def test_the_term_takes_weights_ids_of_no_group_and_survives_its_config(rng):
     [
         ({"kernel": "linear"}, "argument `kernel`"),
         ({"length": 0.0}, "`length` must be positive"),
-        ({"length": -1.0}, "`length` must lie in"),
+        ({"length": -1.0}, "`length` must be positive"),
     ],
 )
 def test_options_that_are_none_are_refused(options, message):

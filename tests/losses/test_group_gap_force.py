@@ -219,7 +219,7 @@ def test_a_batch_that_overflows_leaves_no_trace(momentum, bad, rng):
     [
         ({"momentum": "fast"}, '`momentum` must be "auto" or a number in'),
         ({"max_force": 0.0}, "`max_force` must be positive"),
-        ({"max_force": float("nan")}, "`max_force` must lie in"),
+        ({"max_force": float("nan")}, "`max_force` must be positive"),
         ({"push": "up"}, "Invalid value for argument `push`"),
     ],
 )

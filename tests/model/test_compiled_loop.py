@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import addloss_kit as alk
+from addloss_kit.model.compiled_loop import Loop
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="torch has no steps_per_execution."
@@ -62,19 +63,20 @@ def assert_alike(got, wanted):
         )
 
 
-def draws(dataset):
-    """The sizes of executions for which the dataset is asked, as they are asked for."""
-    asked, blocks = [], dataset.blocks
+@pytest.fixture
+def loops(monkeypatch):
+    """What compiled loops have run: `(rows per batch, first batch, batches)` each."""
+    asked, run = [], Loop.run
 
-    def spy(steps_per_execution):
-        asked.append(steps_per_execution)
-        return blocks(steps_per_execution)
+    def spy(self, arrays, order, size, first, count, state):
+        asked.append((size, first, count))
+        return run(self, arrays, order, size, first, count, state)
 
-    dataset.blocks = spy
+    monkeypatch.setattr(Loop, "run", spy)
     return asked
 
 
-def test_every_term_trains_as_by_keras_s_own_steps():
+def test_every_term_trains_as_by_keras_s_own_steps(loops):
     found = []
     for is_loop in (False, True):
         keras.utils.set_random_seed(0)
@@ -84,9 +86,8 @@ def test_every_term_trains_as_by_keras_s_own_steps():
         packed = every_term.data(model, ROWS)
         data = alk.make_dataset(packed, BATCH, seed=1)
         held_out = alk.make_dataset(packed, 50, shuffle=False)
-        asked = [draws(data), draws(held_out)]
         found.append(fit(model, is_loop, data, held_out, epochs=2))
-        assert asked == ([[4], [4]] if is_loop else [[], []])
+        assert bool(loops) == is_loop
     assert_alike(found[1], found[0])
 
 
@@ -100,24 +101,8 @@ def test_any_number_of_steps_and_rows_gives_the_same(rows, batch, steps_per_exec
         model = a_model(steps_per_execution=steps_per_execution)
         data = alk.make_dataset(packed_rows(model, rows), batch, seed=1)
         found.append(fit(model, is_loop, data, epochs=3))
-        assert int(data.set_epoch.__self__.numpy()) == 3
+        assert int(data.rows.epoch.numpy()) == 3
     assert_alike(found[1], found[0])
-
-
-def test_blocks_that_are_too_large_are_taken_in_parts(monkeypatch):
-    found = []
-    for size in (1, 500, 1 << 20):
-        monkeypatch.setattr("addloss_kit.data.batching._BLOCK_BYTES", size)
-        model = a_model(steps_per_execution=7)
-        packed = packed_rows(model)
-        data = alk.make_dataset(packed, BATCH, seed=1)
-        blocks, _ = next(iter(data.blocks(7)))
-        held = sum(int(np.prod(block.shape)) * 4 for block in blocks.values())
-        one_batch = sum(array[:BATCH].nbytes for array in packed.values())
-        assert held <= max(size, one_batch)
-        found.append(fit(model, True, data, epochs=2))
-    assert_alike(found[1], found[0])
-    assert_alike(found[2], found[0])
 
 
 @pytest.mark.parametrize("layer", ["BatchNormalization", "Dropout"])
@@ -149,13 +134,12 @@ def test_half_precision_scales_its_loss_as_by_keras_s_own_steps():
         np.testing.assert_allclose(found[1][name], wanted, rtol=2e-3, atol=1e-3)
 
 
-def test_evaluate_gives_what_the_arrays_give():
+def test_evaluate_gives_what_the_arrays_give(loops):
     model = a_model(metrics=["mae"])
     packed = packed_rows(model)
     data = alk.make_dataset(packed, BATCH, seed=1)
-    asked = draws(data)
     by_loop = model.evaluate(data, verbose=0, return_dict=True)
-    assert asked == [4]
+    assert sum(count for *_, count in loops) == STEPS
     by_arrays = model.evaluate(packed, batch_size=BATCH, verbose=0, return_dict=True)
     # Other batches, so other gaps within them.
     for name in ("mse", "mae"):
@@ -261,24 +245,184 @@ def test_an_error_within_leaves_a_model_that_trains():
         {"steps_per_execution": 4, "run_eagerly": True},
     ],
 )
-def test_who_does_not_ask_for_a_compiled_loop_gets_none(compile_arguments):
+def test_who_does_not_ask_for_a_compiled_loop_gets_none(compile_arguments, loops):
     model = a_model()
     data = alk.make_dataset(packed_rows(model), BATCH, seed=1)
-    asked = draws(data)
     model.compile("sgd", **compile_arguments)
     model.fit(data, verbose=0)
-    assert asked == []
+    assert loops == []
 
 
-def test_blocks_that_are_drawn_ahead_hold_the_passes_in_order_and_count_none():
-    inputs = {"x": np.arange(21)}
-    by_batch = alk.make_dataset(inputs, 4, seed=3)
-    wanted = [batch["x"].numpy().tolist() for _ in range(3) for batch in by_batch]
-    dataset, found = alk.make_dataset(inputs, 4, seed=3), []
-    for batches, block in dataset.blocks(4):
-        for number in range(int(block["count"])):
-            found.append(batches["x"][number].numpy().tolist())
-        if len(found) == len(wanted):
-            break
-    assert found == wanted
-    assert int(dataset.set_epoch.__self__.numpy()) == 0
+# The plain call ------------------------------------------------------------------
+
+
+def a_plain_model(optimizer=None, layers=(), **compile_arguments):
+    keras.utils.set_random_seed(0)
+    predictor = keras.Sequential(
+        [keras.Input((3,), name="x"), keras.layers.Dense(4), *layers, keras.layers.Dense(1)]
+    )
+    model = alk.build_training_model(
+        predictor,
+        ["mse", alk.losses.GroupGap(2)],
+        metrics=[alk.metrics.GroupError(2), "mae"],
+    )
+    model.compile(optimizer or keras.optimizers.Adam(0.01), **compile_arguments)
+    return model
+
+
+KERAS_S_OWN = {"jit_compile": False, "steps_per_execution": 1}
+
+
+def train_plainly(model, rows=ROWS, **arguments):
+    keras.utils.set_random_seed(1)
+    packed = packed_rows(model, rows)
+    given = {"batch_size": BATCH, "epochs": 3, "verbose": 0, **arguments}
+    history = model.fit(packed, **given).history
+    return {**history, **every_term.state(model)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"shuffle": False},
+        {"validation_split": 0.3},
+        {"rows": 80},
+        {"rows": 5},
+        {"batch_size": None},
+        {"initial_epoch": 1},
+    ],
+    ids=str,
+)
+def test_a_plain_fit_takes_the_loop_and_ends_where_keras_s_own_steps_do(arguments, loops):
+    by_loop = train_plainly(a_plain_model(), **arguments)
+    assert loops
+    loops.clear()
+    by_keras = train_plainly(a_plain_model(**KERAS_S_OWN), **arguments)
+    assert not loops
+    assert_alike(by_loop, by_keras)
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=5),
+        lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3),
+        lambda: keras.optimizers.SGD(0.01, momentum=0.9, global_clipnorm=0.5),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01)),
+        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    ],
+    ids=["average", "accumulation", "clipping", "loss scaling", "decay"],
+)
+def test_what_wraps_an_optimizer_works_in_the_loop(make_optimizer, loops):
+    by_loop = train_plainly(a_plain_model(make_optimizer()))
+    assert loops
+    by_keras = train_plainly(a_plain_model(make_optimizer(), **KERAS_S_OWN))
+    assert_alike(by_loop, by_keras)
+
+
+def test_a_recurrent_net_on_masked_sequences_trains_alike(loops):
+    def train(**compile_arguments):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((5, 2), name="x")
+        hidden = keras.layers.LSTM(3)(keras.layers.Masking()(x))
+        predictor = keras.Model(x, keras.layers.Dense(1)(hidden))
+        model = alk.build_training_model(predictor, ["mse", alk.losses.GroupGap(2)])
+        model.compile(keras.optimizers.SGD(0.05), **compile_arguments)
+        rng = np.random.default_rng(0)
+        steps = rng.normal(size=(30, 5, 2)) * (np.arange(5) < 3)[:, None]
+        packed = alk.pack_inputs(
+            model, steps, steps.sum((1, 2)), group_ids=np.arange(30) % 2
+        )
+        history = model.fit(packed, batch_size=8, epochs=2, verbose=0).history
+        return {**history, **every_term.state(model)}
+
+    by_loop = train()
+    assert loops
+    assert_alike(by_loop, train(**KERAS_S_OWN))
+
+
+def test_a_second_fit_of_equal_shapes_compiles_nothing():
+    model = a_plain_model()
+    train_plainly(model)
+    loop = model.speed.loops["train"]
+    if not loop.is_jax:
+        before = [f.experimental_get_tracing_count() for f in loop._compiled.values()]
+    else:
+        before = [f._cache_size() for f in loop._compiled.values()]
+    train_plainly(model)
+    assert loop is model.speed.loops["train"]
+    if not loop.is_jax:
+        after = [f.experimental_get_tracing_count() for f in loop._compiled.values()]
+    else:
+        after = [f._cache_size() for f in loop._compiled.values()]
+    assert before == after == [1, 1]  # full batches, and the short one
+
+
+def test_a_hook_per_batch_is_called_for_every_batch():
+    seen = []
+    hook = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append((batch, logs["loss"]))
+    )
+    train_plainly(a_plain_model(), epochs=1, callbacks=[hook])
+    assert [batch for batch, _ in seen] == list(range(STEPS))
+    assert np.isfinite([loss for _, loss in seen]).all()
+
+
+def test_callbacks_that_watch_epochs_cost_no_speed(tmp_path, loops):
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"),
+        keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+        keras.callbacks.EarlyStopping("loss", mode="min"),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate),
+    ]
+    train_plainly(a_plain_model(), epochs=1, callbacks=callbacks)
+    assert len(loops) < STEPS
+    assert keras.saving.load_model(tmp_path / "model.keras").count_params()
+
+
+def test_what_compile_was_asked_for_is_saved(tmp_path):
+    for asked in ({}, KERAS_S_OWN, {"steps_per_execution": 4, "jit_compile": True}):
+        model = a_plain_model(**asked)
+        model.save(tmp_path / "model.keras")
+        loaded = alk.load_training_model(tmp_path / "model.keras")
+        assert loaded.speed == model.speed
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
+def test_a_model_that_xla_refuses_falls_back_and_says_so():
+    import tensorflow as tf
+
+    @keras.saving.register_keras_serializable("tests")
+    class Refused(keras.layers.Layer):
+        def call(self, x):
+            # No kernel for it in XLA.
+            text = tf.strings.as_string(x)
+            return x + 0.0 * tf.strings.to_number(text)
+
+    with pytest.warns(UserWarning, match="XLA cannot compile this model"):
+        by_loop = train_plainly(a_plain_model(layers=[Refused()]))
+    by_keras = train_plainly(a_plain_model(layers=[Refused()], **KERAS_S_OWN))
+    assert_alike(by_loop, by_keras)
+
+    asked_for = a_plain_model(layers=[Refused()], jit_compile=True)
+    with pytest.raises(Exception, match="AsString|XLA|compil"):
+        train_plainly(asked_for)
+
+
+def test_the_progress_bar_counts_the_batches(capsys):
+    train_plainly(a_plain_model(), epochs=1, verbose=1)
+    shown = capsys.readouterr().out
+    assert f"{STEPS}/{STEPS}" in shown
+
+
+def test_two_equal_trainings_on_one_dataset_are_equal():
+    model = a_plain_model()
+    data = alk.make_dataset(packed_rows(model), BATCH, seed=1)
+    found = []
+    for _ in range(2):
+        model = a_plain_model()
+        found.append(model.fit(data, epochs=2, verbose=0).history)
+        model.evaluate(data, verbose=0)
+    assert found[0] == found[1]

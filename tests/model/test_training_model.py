@@ -217,7 +217,7 @@ def test_an_unknown_key_is_refused_by_its_name(method, compiled_model, data):
 @each_method
 def test_unequal_lengths_are_refused(method, compiled_model, data):
     short = {**data, "group_ids": data["group_ids"][:9]}
-    with pytest.raises(ValueError, match=r"same number of rows.*group_ids.shape\[0\]=9"):
+    with pytest.raises(ValueError, match=r"`group_ids` must have one row per.*\(9,\)"):
         calls_of(compiled_model)[method](short)
 
 
@@ -261,7 +261,7 @@ def test_what_keras_cannot_feed_is_refused_by_its_name(array, compiled_model, da
         (lambda d: (d, d["y_true"]), r"`validation_data` would ignore `y=`"),
         (lambda d: (d, None, np.ones(10)), r"`validation_data` would ignore `sample_w"),
         (lambda d: without(d, "y_true"), r"`y_true` is missing"),
-        (lambda d: {**d, "x": d["x"][:3]}, r"same number of rows"),
+        (lambda d: {**d, "x": d["x"][:3]}, r"must have one row per row of `x`"),
     ],
 )
 def test_validation_data_are_checked_as_well(change, message, compiled_model, data):

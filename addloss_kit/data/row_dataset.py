@@ -1,0 +1,124 @@
+"""RowDataset: rows in memory as a `tf.data.Dataset` whose order can be set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from addloss_kit.data.rows import Rows
+
+# Of the batches that are gathered at once: enough to make the call cheap, few enough
+# to hold next to no second copy of the data, and to stay in the processor's cache.
+_BLOCK_BYTES = 4 << 20
+_MAX_BLOCK = 64
+
+# Operations that give a plain dataset, of which `fit` knows neither order nor rows.
+_LOSING = (
+    "batch cache concatenate enumerate filter flat_map interleave map padded_batch "
+    "prefetch ragged_batch rebatch repeat shard shuffle skip take take_while unbatch "
+    "window"
+).split()
+
+
+class RowDataset(tf.data.Dataset):
+    """Batches of rows in memory: what `make_dataset` returns.
+
+    It is a `tf.data.Dataset` like any other, of one dict a batch. `TrainingModel.fit`
+    knows more of it: it sets the epoch, which decides the order, and can run many
+    steps as one compiled loop over `rows`. An operation such as `map` or `prefetch`
+    gives a plain dataset without that, and says so.
+
+    Args:
+        rows: The rows, with their order.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._batches = _batches(rows)
+        super().__init__(self._batches._variant_tensor)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of this epoch, from 0."""
+        self.rows.epoch.assign(epoch)
+
+    @property
+    def element_spec(self) -> Any:
+        """Shapes and dtypes of a batch."""
+        return self._batches.element_spec
+
+    def _inputs(self) -> list[Any]:
+        return [self._batches]
+
+
+def _warn_of_loss(name: str) -> Any:
+    operation = getattr(tf.data.Dataset, name)
+
+    def losing(self: RowDataset, *args: Any, **kwargs: Any) -> Any:
+        warnings.warn(
+            f"`{name}` makes a plain `tf.data.Dataset` of what `make_dataset` returned: "
+            "`fit` can then neither resume its order nor run it as a compiled loop. "
+            "Change the arrays before `make_dataset`, or pass the dataset as it is.",
+            stacklevel=2,
+        )
+        return operation(self, *args, **kwargs)
+
+    losing.__doc__ = operation.__doc__
+    return losing
+
+
+for _name in _LOSING:
+    if hasattr(tf.data.Dataset, _name):
+        setattr(RowDataset, _name, _warn_of_loss(_name))
+
+
+def _batches(rows: Rows) -> Any:
+    """The pipeline: some batches are gathered at once and then sliced.
+
+    Most of the time of an element of a dataset goes into calling the function that
+    makes it.
+    """
+    batch_size, steps, full = rows.batch_size, rows.steps, rows.full_steps
+    row_bytes = sum(array[:1].nbytes for array in rows.arrays.values())
+    most = max(1, _BLOCK_BYTES // max(1, batch_size * row_bytes))
+    # A static batch size wherever there is one: XLA then compiles once.
+    is_even = full == steps
+    options = tf.data.Options()
+    # TensorFlow would put a `prefetch` at the end by itself.
+    options.experimental_optimization.inject_prefetch = False
+    tensors, epoch = rows.tensors, rows.epoch
+
+    def gather(carried: Any, block: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        # What the scan carries is the order of the pass, drawn at its first block.
+        order = tf.cond(
+            block["low"] == 0,
+            lambda: tf.cast(rows.draw(epoch.read_value()), tf.int64),
+            lambda: carried,
+        )
+        order.set_shape((None,))
+        # The epoch counts when the last batch is drawn, not before: a look at the first
+        # batch, or an iterator that Keras makes and does not use, must not change the
+        # order of the next. For the same reason nothing is drawn ahead (`prefetch`).
+        tf.cond(block["is_last"], lambda: epoch.assign_add(1).op, tf.no_op)
+        chosen = order[block["low"] * batch_size : block["high"] * batch_size]
+        # The last batch may be short; then the size of a batch is not static.
+        is_short = block["low"] >= full
+        size = batch_size if is_even else tf.where(is_short, tf.size(chosen), batch_size)
+        chosen = tf.reshape(chosen[: rows.drawn], (-1, size))
+        return order, {name: tf.gather(t, chosen) for name, t in tensors.items()}
+
+    # The last batch is a block of its own.
+    per_block = min(_MAX_BLOCK, most)
+    bounds = np.append(np.arange(0, steps - 1, per_block), [steps - 1, steps])
+    bounds = np.unique(bounds)
+    low, high = bounds[:-1], bounds[1:]
+    schedule = {"low": low, "high": high, "is_last": high == steps}
+    with tf.device("/CPU:0"):
+        blocks = tf.data.Dataset.from_tensor_slices(schedule)
+        batches = blocks.scan(tf.zeros((0,), tf.int64), gather).unbatch()
+    return batches.apply(tf.data.experimental.assert_cardinality(steps)).with_options(
+        options
+    )

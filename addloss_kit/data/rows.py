@@ -1,0 +1,104 @@
+"""Rows: arrays in memory, cut into batches, in an order that repeats."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Rows:
+    """Arrays in memory and the order in which an epoch takes their rows.
+
+    The order is a function of the seed and the epoch, so a training that was killed
+    finds it again.
+
+    Args:
+        arrays: Arrays by Input name, all of the same number of rows.
+        batch_size: Rows per batch.
+        steps: Batches per epoch.
+        drawn: Rows per epoch; the last batch is short where `batch_size` does not
+            divide it.
+        order: From `(seed, epoch)`, a TensorFlow tensor, to at least `drawn` row
+            numbers.
+        seed: Makes the order repeat.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        batch_size: int,
+        steps: int,
+        drawn: int,
+        order: Callable[[Any], Any],
+        seed: int,
+    ) -> None:
+        self.arrays = dict(arrays)
+        self.batch_size = batch_size
+        self.steps = steps
+        self.drawn = drawn
+        self.order = order
+        self.seed = seed
+
+    @property
+    def full_steps(self) -> int:
+        """Batches of `batch_size` rows; a short one may follow."""
+        return self.drawn // self.batch_size
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, Any]:
+        """The arrays as TensorFlow tensors in the memory of the host."""
+        import tensorflow as tf
+
+        # Where the input pipeline runs, also where there is an accelerator.
+        with tf.device("/CPU:0"):
+            return {name: tf.constant(array) for name, array in self.arrays.items()}
+
+    @functools.cached_property
+    def epoch(self) -> Any:
+        """The number of the next epoch, as a variable that a pipeline can read."""
+        import tensorflow as tf
+
+        with tf.device("/CPU:0"):
+            return tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def draw(self, epoch: Any) -> Any:
+        """The order of an epoch, a TensorFlow tensor of row numbers."""
+        import tensorflow as tf
+
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(epoch, tf.int64)])
+        return self.order(seed)
+
+    def draw_epoch(self) -> Any:
+        """The order of the epoch that is next, `(drawn,)`, and count it."""
+        import tensorflow as tf
+
+        with tf.device("/CPU:0"):
+            rows = self.draw(self.epoch.read_value())[: self.drawn]
+            self.epoch.assign_add(1)
+        return rows
+
+
+def as_given(count: int) -> Callable[[Any], Any]:
+    """The rows as they stand, in every epoch."""
+    import tensorflow as tf
+
+    return lambda seed: tf.range(count, dtype=_index_type(count))
+
+
+def shuffled(count: int) -> Callable[[Any], Any]:
+    """All rows in an order of its own for each epoch."""
+    import tensorflow as tf
+
+    def order(seed: Any) -> Any:
+        rows = tf.range(count, dtype=_index_type(count))
+        return tf.random.experimental.stateless_shuffle(rows, seed)
+
+    return order
+
+
+def _index_type(count: int) -> str:
+    # Half the memory of the order of many rows.
+    return "int32" if count <= np.iinfo("int32").max else "int64"

@@ -1,0 +1,245 @@
+"""Which data take the compiled loop, and what Keras is told of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+
+from addloss_kit.data.batching import FollowEpoch, rows_in_memory
+from addloss_kit.data.rows import Rows
+from addloss_kit.model.compiled_loop import Loop, can_loop
+from addloss_kit.model.executions import (
+    ExecutionCallbacks,
+    Executions,
+    Pace,
+    TestCallbacks,
+    has_batch_hook,
+    is_plain_dict,
+    nothing,
+    resolve_steps,
+    rows_of,
+)
+
+_DEFAULT_BATCH_SIZE = 32  # Keras's
+
+
+@dataclasses.dataclass
+class Speed:
+    """What `compile` was asked for, and what is kept between one `fit` and the next.
+
+    Args:
+        jit_compile: `True`, `False` or `"auto"`.
+        steps_per_execution: A number, or `"auto"`.
+    """
+
+    jit_compile: bool | str = "auto"
+    steps_per_execution: int | str = "auto"
+
+    def __post_init__(self) -> None:
+        self.loops: dict[str, Loop] = {}
+        self.paces: dict[tuple[str, int], Pace] = {}
+
+    @property
+    def wants_loop(self) -> bool:
+        """Whether to run many steps at a time, by XLA."""
+        return self.jit_compile is not False and self.steps_per_execution != 1
+
+    def loop(self, model: Any, kind: str) -> Loop:
+        """The loop over `"train"` or `"test"` steps, compiled once a `compile`."""
+        if kind not in self.loops:
+            # Else the first trace makes its variables, and a second one the loop.
+            model.build_optimizer()
+            self.loops[kind] = Loop(model, kind, self.jit_compile is True)
+        return self.loops[kind]
+
+    def pace(self, kind: str, batch_size: int) -> Pace:
+        """What is known of the time of such a step."""
+        return self.paces.setdefault((kind, batch_size), Pace())
+
+
+def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """What to hand to Keras's `fit`, and the executions that it drives, if any.
+
+    Args:
+        model: A `TrainingModel`.
+        given: Arguments of `fit` by name.
+
+    Returns:
+        `(arguments, executions)`; `executions` is `None` where Keras takes the steps.
+    """
+    arguments = dict(given)
+    x = arguments.get("x")
+    rows = rows_of(x)
+    is_dict = rows is None and _is_ours(model, arguments)
+    if is_dict:
+        arguments = _split_off_validation(arguments)
+        batch_size = arguments.pop("batch_size", None) or _DEFAULT_BATCH_SIZE
+        if arguments.get("validation_batch_size") is None:
+            arguments["validation_batch_size"] = batch_size
+        shuffle = arguments.pop("shuffle", True)
+        rows = rows_in_memory(arguments["x"], batch_size, shuffle=shuffle)
+    elif hasattr(x, "element_spec"):
+        # A dataset has an order of its own; Keras warns of its own default.
+        arguments.setdefault("shuffle", False)
+    if rows is None:
+        return arguments, None
+    callbacks = _with_callback(arguments.get("callbacks"), FollowEpoch(rows))
+    arguments["callbacks"] = callbacks
+    is_looped = _is_looped(model) and arguments.get("steps_per_epoch") is None
+    if not is_looped:
+        if is_dict:
+            from addloss_kit.data.row_dataset import RowDataset
+
+            arguments["x"], arguments["shuffle"] = RowDataset(rows), False
+        return arguments, None
+    speed = model.speed
+    steps = resolve_steps(
+        speed.steps_per_execution, has_batch_hook(arguments["callbacks"], "train")
+    )
+    pace = speed.pace("train", rows.batch_size)
+    executions = Executions(speed.loop(model, "train"), rows, steps, pace)
+    verbose = arguments.get("verbose", "auto")
+    listed = ExecutionCallbacks(
+        callbacks,
+        executions,
+        add_history=True,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=arguments.get("epochs", 1),
+        model=model,
+    )
+    executions.progress = listed.show_progress if verbose != 0 else None
+    arguments.update(
+        x=nothing(),
+        shuffle=False,
+        callbacks=listed,
+        steps_per_epoch=executions.calls_per_epoch,
+    )
+    return arguments, executions
+
+
+def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The same for the validation data of a `fit`, after `feed_training`."""
+    arguments = dict(given)
+    data = arguments.get("validation_data")
+    if isinstance(data, tuple) and len(data) == 1:
+        data = data[0]
+    is_open = arguments.get("validation_steps") is None
+    is_hooked = has_batch_hook(arguments.get("callbacks"), "test")
+    if not is_open or is_hooked or not _is_looped(model):
+        return arguments, None
+    rows = rows_of(data)
+    if rows is None and is_plain_dict(data) and model.loss is None:
+        size = arguments.pop("validation_batch_size", None) or _DEFAULT_BATCH_SIZE
+        rows = rows_in_memory(data, size, shuffle=False)
+    if rows is None:
+        return arguments, None
+    executions = _test_executions(model, rows)
+    arguments.update(validation_data=nothing(), validation_steps=1)
+    return arguments, executions
+
+
+def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The same for `evaluate`."""
+    arguments = dict(given)
+    x = arguments.get("x")
+    callbacks = arguments.get("callbacks")
+    is_open = arguments.get("steps") is None
+    if not is_open or has_batch_hook(callbacks, "test") or not _is_looped(model):
+        return arguments, None
+    rows = rows_of(x)
+    if rows is None and is_plain_dict(x) and model.loss is None:
+        size = arguments.pop("batch_size", None) or _DEFAULT_BATCH_SIZE
+        rows = rows_in_memory(x, size, shuffle=False)
+    if rows is None:
+        return arguments, None
+    executions = _test_executions(model, rows)
+    verbose = arguments.get("verbose", "auto")
+    listed = TestCallbacks(
+        callbacks,
+        executions,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=1,
+        model=model,
+    )
+    executions.progress = listed.show_progress if verbose != 0 else None
+    arguments.update(x=nothing(), steps=1, callbacks=listed)
+    return arguments, executions
+
+
+@contextlib.contextmanager
+def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[None]:
+    """Let executions replace Keras's function for `kind`, within the context.
+
+    Without executions the function is Keras's, also within a context that replaced it:
+    a callback may feed other data meanwhile.
+    """
+    name = f"{kind}_function"
+    former, steps = getattr(model, name), model.steps_per_execution
+    if executions is not None:
+        setattr(model, name, executions.as_keras_function())
+        if kind == "train" or steps == 1:
+            model.steps_per_execution = 1  # Keras counts executions
+    elif getattr(former, "is_driven", False):
+        setattr(model, name, None)
+    else:
+        yield
+        return
+    try:
+        yield
+    finally:
+        setattr(model, name, former)
+        model.steps_per_execution = steps
+
+
+def _test_executions(model: Any, rows: Rows) -> Executions:
+    loop = model.speed.loop(model, "test")
+    return Executions(loop, rows, None, model.speed.pace("test", rows.batch_size))
+
+
+def _is_looped(model: Any) -> bool:
+    return model.speed.wants_loop and model.loss is None and can_loop(model)
+
+
+def _is_ours(model: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether a dict of arrays is shuffled and batched here, not by Keras."""
+    is_plain = is_plain_dict(arguments.get("x")) and model.loss is None
+    shuffle = arguments.get("shuffle", True)
+    return (
+        is_plain
+        and isinstance(shuffle, bool)
+        and arguments.get("steps_per_epoch") is None
+        and keras.backend.backend() in ("tensorflow", "jax")
+    )
+
+
+def _split_off_validation(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The last rows as validation data, as Keras takes them."""
+    arguments = dict(arguments)
+    share = arguments.pop("validation_split", 0.0)
+    if not share or arguments.get("validation_data") is not None:
+        return arguments
+    x = arguments["x"]
+    count = next(iter(x.values())).shape[0]
+    first = int(count * (1.0 - share))
+    if first == 0 or first == count:
+        raise ValueError(
+            "`validation_split` must leave rows for both parts. "
+            f"Received: validation_split={share}, rows={count}."
+        )
+    arguments["validation_data"] = {name: a[first:] for name, a in x.items()}
+    arguments["x"] = {name: a[:first] for name, a in x.items()}
+    return arguments
+
+
+def _with_callback(callbacks: Any, callback: keras.callbacks.Callback) -> Any:
+    """`callbacks`, in any form that `fit` takes, and one more."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(callback)
+        return callbacks
+    return [*keras.tree.flatten(callbacks), callback] if callbacks else [callback]
