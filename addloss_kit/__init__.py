@@ -46,5 +46,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    # The rooms of the package are nobody's business but its own.
+    # The subpackages are private.
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

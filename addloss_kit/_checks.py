@@ -1,4 +1,4 @@
-"""Checks of shapes and dtypes, and the one form that error messages take."""
+"""Checks of shapes and values, and the common form of error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from addloss_kit._types import Shape, Tensor
 
 
 def received(**culprits: Any) -> str:
-    """The tail of every message: `Received: name=value, name=value.`"""
+    """The end of every message: `Received: name=value, name=value.`"""
     return "Received: " + ", ".join(f"{k}={v}" for k, v in culprits.items()) + "."
 
 
@@ -17,8 +17,8 @@ def check_same_shape(**tensors: Tensor) -> None:
     """Raise unless every tensor has the shape of the first one.
 
     Args:
-        **tensors: Tensors by the names that the message shall give them. A
-            dimension that is still unknown (`None`) fits any other.
+        **tensors: Tensors by their names in the message. An unknown dimension
+            (`None`) matches any other.
 
     Raises:
         ValueError: If two shapes differ.
@@ -30,12 +30,12 @@ def check_same_shape(**tensors: Tensor) -> None:
             shapes[f"{name}.shape"] = tuple(tensor.shape)
             raise ValueError(
                 f"`{name}` must have the shape of `{first_name}`. Reshape it, or "
-                f"repeat it where it is shared. {received(**shapes)}"
+                f"repeat it if it is shared. {received(**shapes)}"
             )
 
 
 def check_rows(**tensors: Tensor) -> None:
-    """Raise unless every tensor has the number of rows of the first one."""
+    """Raise unless every tensor has as many rows as the first one."""
     (first_name, first), *others = tensors.items()
     for name, tensor in others:
         if not _shapes_fit(tuple(first.shape[:1]), tuple(tensor.shape[:1])):

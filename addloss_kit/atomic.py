@@ -1,4 +1,4 @@
-"""Files and directories that are replaced whole, or not at all."""
+"""Atomic replacement of files and directories."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-# Seconds. A scratch directory in which nothing has changed for so long belongs to a
-# process that was killed: no write pauses for an hour.
+# Seconds. A scratch directory that has not changed for this long belongs to a process
+# that was killed: no write pauses for an hour.
 _STALE_AFTER = 3600.0
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
@@ -22,15 +22,15 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A place to write to, which replaces `path` when the block ends well.
+    """A temporary path to write to; it replaces `path` if the block succeeds.
 
-    If the block raises, or the process dies, `path` stays as it was. The place lies
-    in a hidden directory beside `path`, `.<name>.<random>.partial`, as only a move
-    within one file system is a single step. A killed process leaves that directory;
-    the next write to `path` that is an hour later removes it.
+    If the block raises or the process dies, `path` is unchanged. The temporary path
+    is in a hidden directory next to `path`, `.<name>.<random>.partial`, because a
+    move is atomic only within one file system. A killed process leaves that directory
+    behind; the next write to `path` at least an hour later removes it.
 
     Args:
-        path: File or directory to create or to replace.
+        path: File or directory to create or replace.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = pathlib.Path(
@@ -53,8 +53,7 @@ def _files(place: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _write_through(place: pathlib.Path) -> None:
-    # Else a power cut after the move may leave a file of the right name without
-    # its contents.
+    # Otherwise a power failure after the move could leave an empty file.
     for file in _files(place):
         with open(file, "rb+") as handle:
             os.fsync(handle.fileno())
@@ -64,8 +63,8 @@ def _move(place: pathlib.Path, path: pathlib.Path) -> None:
     if not path.is_dir():
         os.replace(place, path)
     elif not _exchange(place, path):
-        # Two steps where the system has no exchange. A kill between them leaves the
-        # former directory in the scratch directory.
+        # Two steps if the system cannot swap. A kill between them leaves the former
+        # directory in the scratch directory.
         former = place.with_name("former")
         os.rename(path, former)
         try:
@@ -76,7 +75,7 @@ def _move(place: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Swap two directories in one step; whether the system could."""
+    """Swap two directories atomically; return whether the system could."""
     if sys.platform != "linux":
         return False
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -90,6 +89,6 @@ def _remove_stale(path: pathlib.Path) -> None:
         try:
             newest = max(entry.stat().st_mtime for entry in (scratch, *scratch.rglob("*")))
         except FileNotFoundError:
-            continue  # Its own process is at work there.
+            continue  # Its process is still writing.
         if time.time() - newest > _STALE_AFTER:
             shutil.rmtree(scratch, ignore_errors=True)

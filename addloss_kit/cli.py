@@ -1,4 +1,4 @@
-"""The command `addloss-kit`: arguments to function calls."""
+"""The command `addloss-kit`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: Arguments without the program's name; those of the process if none.
+        argv: Arguments without the program name. Defaults to the process's.
 
     Returns:
-        Exit status: 0 if all went well, 1 if the demo cannot run here or its check
-        failed. Wrong arguments exit with 2, as argparse does.
+        Exit status: 0 on success, 1 if the demo cannot run here or its check failed.
+        Invalid arguments exit with 2, as in argparse.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train on real data, compare the groups' errors, export the predictor",
         description=(
             "Trains a plain fit and one with a group-gap term on scikit-learn's "
-            "breast-cancer set, and compares them on held-out rows. Under a minute."
+            "breast-cancer data, and compares them on held-out rows. Under a minute."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         type=pathlib.Path,
         default=pathlib.Path("addloss-kit-demo"),
         metavar="DIR",
-        help="folder for the picture and the exported predictor",
+        help="folder for the plot and the exported predictor",
     )
     show.add_argument(
         "--epochs", type=int, default=demo.EPOCHS, help="passes over the training rows"
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed",
         type=int,
         default=demo.SEED,
-        help="of the split, the start and the shuffling",
+        help="seed of the split, the initial weights and the shuffling",
     )
     show.add_argument(
         "--loss-weight",

@@ -1,8 +1,8 @@
 """Names, shapes and dtypes of the training-only Inputs.
 
-One rule names them all: **an extra Input has the name of the loss argument that
-it feeds.** With several outputs the name is prefixed by the output's, so that
-`y_true` of output `price` is `price_y_true`; `group_ids` is shared by all outputs.
+One rule names them all: **an extra Input is named after the loss argument that it
+feeds.** With several outputs the name is prefixed with the output's: `y_true` of
+output `price` is `price_y_true`. All outputs share `group_ids`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Y_PRED = "y_pred"
 SAMPLE_WEIGHT = "sample_weight"
 GROUP_IDS = "group_ids"
 
-# What a row must never show to a deployed predictor.
+# What a deployed predictor must never see.
 TRAINING_ONLY_ROLES = (Y_TRUE, SAMPLE_WEIGHT, GROUP_IDS)
-# One array serves every output: a row belongs to its groups as a whole.
+# One array for all outputs: a row as a whole belongs to its group.
 _SHARED_ROLES = (GROUP_IDS,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What one training-only Input holds.
+    """What a training-only Input holds.
 
     Args:
-        shape: Shape of one row; `()` for a scalar a row. `None` where no wish.
-        dtype: Dtype name. `None` where no wish.
-        role: The loss argument that it feeds, as `"y_true"` or `"group_ids"`.
+        shape: Shape of one row; `()` for a scalar per row. `None` if unspecified.
+        dtype: Dtype name. `None` if unspecified.
+        role: The loss argument that it feeds, such as `"y_true"` or `"group_ids"`.
         num_groups: For group ids, how many groups there are; ids lie in
             `[0, num_groups)`, or are -1 for "no group".
-        reason: Who wants it so, for the message when two wishes differ.
+        reason: Who requires it, for the message if two uses conflict.
     """
 
     shape: Shape | None = None
@@ -44,7 +44,7 @@ class Field:
     reason: str = ""
 
     def merge(self, other: Field, name: str) -> Field:
-        """The field that serves both wishes.
+        """The field that satisfies both.
 
         Raises:
             ValueError: If they contradict each other.
@@ -59,7 +59,7 @@ class Field:
                 raise ValueError(
                     f"Input `{name}` cannot have two values of `{key}`: {mine} for "
                     f"{self.reason or 'one use'}, {theirs} for "
-                    f"{other.reason or 'another'}. Give one of them an Input of "
+                    f"{other.reason or 'another'}. Give one of them an Input with "
                     "another name (for group ids: `group_ids='another_name'`)."
                 )
         return Field(**merged)
@@ -69,8 +69,8 @@ def input_name(argument: str, output: str | None) -> str:
     """The name of the Input that feeds `argument` of a loss on `output`.
 
     Args:
-        argument: The loss argument, as `"y_true"`.
-        output: Name of the output, `None` where the model has only one.
+        argument: The loss argument, such as `"y_true"`.
+        output: Name of the output, `None` if the model has only one.
 
     Example:
         >>> input_name("y_true", None), input_name("y_true", "price")
@@ -90,7 +90,7 @@ def parse_input_name(name: str) -> tuple[str, str | None]:
         name: Name of an Input or a prediction.
 
     Returns:
-        `(role, output)`; the name itself and `None` where it ends in no known role.
+        `(role, output)`; the name itself and `None` if it ends in no known role.
 
     Example:
         >>> parse_input_name("y_true"), parse_input_name("price_y_true")
@@ -109,13 +109,13 @@ def parse_input_name(name: str) -> tuple[str, str | None]:
 def role_of(source: str, argument: str, predictions: Container[str]) -> str:
     """What the Input `source` holds when it feeds `argument`.
 
-    A term that spans outputs names a target in full, `price_y_true`: it is a
-    target all the same, of the shape of that output.
+    A term that spans outputs uses the full name of a target, `price_y_true`; it is
+    still a target, with the shape of that output.
 
     Args:
         source: Name of the Input.
         argument: The loss argument.
-        predictions: Names of the predictions, as `"price_y_pred"`.
+        predictions: Names of the predictions, such as `"price_y_pred"`.
 
     Example:
         >>> role_of("price_y_true", "price_y_true", ["price_y_pred", "sold_y_pred"])
@@ -130,7 +130,7 @@ def role_of(source: str, argument: str, predictions: Container[str]) -> str:
 
 
 def snake_case(name: str) -> str:
-    """The name of a class as Keras writes that of a layer.
+    """A class name in the form that Keras uses for layer names.
 
     Example:
         >>> snake_case("WeightedRMSE"), snake_case("GroupGap"), snake_case("mse")
@@ -141,5 +141,5 @@ def snake_case(name: str) -> str:
 
 
 def has_training_only_name(name: str) -> bool:
-    """Whether `name` is that of a target, a weight or a group id."""
+    """Whether `name` is the name of a target, a weight or group ids."""
     return parse_input_name(name)[0] in TRAINING_ONLY_ROLES

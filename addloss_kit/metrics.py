@@ -1,4 +1,4 @@
-"""Metrics per group, exact over the epoch: they add up totals, not batch values."""
+"""Metrics per group, exact over the epoch: they sum totals, not batch values."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from addloss_kit.per_sample_error import PerSampleError
 
 __all__ = ["BoundIsMet", "GroupError", "GroupGap"]
 
-# Each group of GroupError is a line in every log; more than this nobody reads,
-# and the gap or `group_report` says it better.
+# GroupError logs one number per group; with more than this, the gap or `group_report`
+# is more useful.
 _MAX_LOGGED_GROUPS = 1000
 
 
@@ -51,8 +51,8 @@ class _GroupMetric(keras.metrics.Metric):
         self.num_groups = num_groups
         self.error = error if isinstance(error, PerSampleError) else PerSampleError(error)
         self.group_ids = group_ids
-        # float32 sums of many batches drift; the second row holds what rounding
-        # has cut off the first (Neumaier's summation).
+        # float32 sums over many batches drift; the second row accumulates the rounding
+        # errors of the first (Neumaier's summation).
         self.error_totals = self._sums("error_totals")
         self.weight_totals = self._sums("weight_totals")
 
@@ -66,7 +66,7 @@ class _GroupMetric(keras.metrics.Metric):
 
     @property
     def optional_arguments(self) -> tuple[str, ...]:
-        """Arguments that are fed where the model has them."""
+        """Arguments that are fed if the model has them."""
         return (SAMPLE_WEIGHT,)
 
     def accepts(self, argument: str) -> bool:
@@ -98,7 +98,7 @@ class _GroupMetric(keras.metrics.Metric):
         Args:
             y_true, y_pred: `(batch, …)`, as the error takes them.
             group_ids: Integers `(batch,)`; -1 for no group.
-            sample_weight: Optional weights `(batch,)`; per element, their mean.
+            sample_weight: Optional weights `(batch,)`; weights per element are averaged.
             mask: Optional boolean mask of the prediction's steps.
         """
         y_pred = ops.cast(y_pred, self.dtype)
@@ -143,12 +143,12 @@ class GroupError(_GroupMetric):
     Args:
         num_groups: Number of groups, at most 1,000.
         error: Error of a sample, as in `losses.GroupGap`.
-        group_names: Names for the history; the ids if none are given.
+        group_names: Names for the history. Defaults to the ids.
         group_ids: Name of the Input that holds the ids.
-        name: Beginning of the keys in the history: `group_error_0`, …
+        name: Prefix of the keys in the history: `group_error_0`, …
 
     Returns:
-        A dict of scalars, one a group, in the units of the error; 0 for a group
+        A dict with one scalar per group, in the units of the error; 0 for a group
         without weight.
 
     Example:
@@ -164,13 +164,13 @@ class GroupError(_GroupMetric):
         super().__init__(num_groups, **kwargs)
         if num_groups > _MAX_LOGGED_GROUPS:
             raise ValueError(
-                f"`GroupError` logs one number a group, at most {_MAX_LOGGED_GROUPS}. "
-                "Use `metrics.GroupGap`, or `group_report`. "
+                "`GroupError` logs one number per group, for at most "
+                f"{_MAX_LOGGED_GROUPS}. Use `metrics.GroupGap`, or `group_report`. "
                 f"{received(num_groups=num_groups)}"
             )
         if group_names is not None and len(group_names) != num_groups:
             raise ValueError(
-                "`group_names` must have one name a group. "
+                "`group_names` must have one name per group. "
                 f"{received(group_names=list(group_names), num_groups=num_groups)}"
             )
         self.group_names = None if group_names is None else [str(n) for n in group_names]
@@ -197,8 +197,8 @@ class GroupGap(_GroupMetric):
         name: Key in the history; `"group_gap"`.
 
     Returns:
-        Scalar in the units of the error, squared if `distance` is. Groups
-        without weight are left out; 0 with fewer than two groups.
+        Scalar in the units of the error, squared if `distance` is. Groups without
+        weight are excluded; 0 with fewer than two groups.
 
     Example:
         >>> metric = GroupGap(2, distance="absolute")
@@ -237,22 +237,22 @@ class GroupGap(_GroupMetric):
 
 @keras.saving.register_keras_serializable("addloss_kit.metrics")
 class BoundIsMet(_GroupMetric):
-    """Whether the groups' mean errors over the epoch keep a bound: 1 or 0.
+    """Whether the groups' mean errors over the epoch meet a bound: 1 or 0.
 
     Args:
         num_groups: Number of groups.
-        bound: What `losses.BoundedGroupLoss` or `losses.GroupGapConstraint` has:
-            a number in the units of the error, or for errors one per group.
+        bound: As in `losses.BoundedGroupLoss` or `losses.GroupGapConstraint`: a
+            number in the units of the error, or for errors one per group.
         of: `"error"`: no group's mean error exceeds the bound. `"gap"`: the
-            largest and the smallest lie no further apart.
-        tolerance: By what share the bound may be exceeded, from 0. A training
-            ends at its bound, a little above or below.
+            difference between the largest and the smallest does not.
+        tolerance: Fraction by which the bound may be exceeded, at least 0. Training
+            ends close to the bound, slightly above or below.
         error: Error of a sample, as in `losses.GroupGap`.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history; `"bound_is_met"`.
 
     Returns:
-        1.0 or 0.0. Groups without weight are left out.
+        1.0 or 0.0. Groups without weight are excluded.
 
     Example:
         >>> metric = BoundIsMet(2, bound=8.0, of="gap")
@@ -277,7 +277,7 @@ class BoundIsMet(_GroupMetric):
         shapes = [(), (num_groups,)] if of == "error" else [()]
         if bounds.shape not in shapes or not np.all(bounds >= 0):
             raise ValueError(
-                "`bound` must be a number from 0, or with `of='error'` one per group. "
+                "`bound` must be at least 0, or one number per group with `of='error'`. "
                 f"{received(bound=bound, num_groups=num_groups, of=repr(of))}"
             )
         self.bound = bounds.tolist()
@@ -307,7 +307,7 @@ class BoundIsMet(_GroupMetric):
 
 
 def _add(sums: Tensor, news: Tensor) -> None:
-    """Add `news` to row 0 of `sums`, and what rounding cuts off to row 1."""
+    """Add `news` to row 0 of `sums`, and the rounding error to row 1."""
     news = ops.cast(news, sums.dtype)
     total, rest = sums[0], sums[1]
     new_total = total + news

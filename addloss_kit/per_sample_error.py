@@ -14,13 +14,13 @@ from addloss_kit.functional.rows import own_mask, row_mean
 from addloss_kit.keras_internals.wrapped import function_arguments
 from addloss_kit.serialization import deserialize_loss, serialize_loss
 
-# Names of the literature for errors, and those that Keras knows them under.
+# Names of errors in the literature, and Keras's names for them.
 _SYNONYMS = {
     "squared_error": ("mean_squared_error", "mse"),
     "absolute_error": ("mean_absolute_error", "mae"),
 }
 
-# Keras losses whose target is the index of a class, not a value per output.
+# Keras losses whose target is a class index, not a value per output.
 _CLASS_INDEX_LOSSES = (
     "sparse_categorical_crossentropy",
     "categorical_generalized_cross_entropy",
@@ -33,12 +33,12 @@ class PerSampleError:
     """A Keras loss before its reduction: the error of each sample or step.
 
     Args:
-        loss: What `compile(loss=...)` takes: a name (also `"squared_error"` and
-            `"absolute_error"`), a `keras.losses` class or object, a function
+        loss: As in `compile(loss=...)`: a name (also `"squared_error"` and
+            `"absolute_error"`), a `keras.losses` class or object, or a function
             `f(y_true, y_pred)` that is registered with Keras.
 
     Raises:
-        ValueError: If Keras knows no such loss.
+        ValueError: If Keras does not know the loss.
     """
 
     def __init__(self, loss: ErrorLike = "squared_error") -> None:
@@ -59,7 +59,7 @@ class PerSampleError:
 
     @property
     def name(self) -> str:
-        """The name that a person gave it, in snake case."""
+        """The name of the loss, in snake case."""
         if isinstance(self.identifier, str):
             return snake_case(self.identifier)
         name = getattr(self.loss, "name", None) or getattr(self.loss, "__name__", None)
@@ -77,8 +77,8 @@ class PerSampleError:
         """The errors, unreduced and unweighted, in the dtype of `y_pred`."""
         y_true = as_keras_target(y_true, y_pred)
         if isinstance(self.loss, keras.losses.Loss):
-            # `call`, not `__call__`: the reduction of a Loss is scaled by the
-            # number of replicas, and Keras scales what `add_loss` gets once more.
+            # `call`, not `__call__`: a Loss scales its reduction by the number of
+            # replicas, and Keras scales the `add_loss` value again.
             return self.loss.call(y_true, y_pred)
         return self.loss(y_true, y_pred)
 
@@ -87,21 +87,21 @@ class PerSampleError:
         values = self(y_true, y_pred)
         if len(values.shape) == 0:
             raise ValueError(
-                "A group's error needs a loss with one value a sample. Write the "
+                "A group's error needs a loss with one value per sample. Rewrite the "
                 "loss so that it keeps the batch axis. "
                 f"{received(error=self.name, shape='()')}"
             )
         return row_mean(values, own_mask(values, mask))
 
     def field(self, prediction: KerasTensor) -> Field:
-        """What its target looks like, given the prediction's KerasTensor."""
+        """What the target must look like, given the prediction's KerasTensor."""
         shape = tuple(prediction.shape[1:])
         function = getattr(self.loss, "fn", self.loss)
         name = getattr(function, "__name__", "")
         if getattr(keras.losses, name, None) is not function:
-            return Field()  # A person's own loss: no more than the default.
+            return Field()  # A custom loss: nothing but the default.
         if name in _CLASS_INDEX_LOSSES:
-            # The classes' axis, counted without that of the batch.
+            # The class axis, counted without the batch axis.
             axis = function_arguments(self.loss).get("axis", -1)
             axis = axis - 1 if axis > 0 else axis + len(shape)
             return Field(
@@ -127,7 +127,7 @@ class PerSampleError:
 
 
 def literature_name(error: str) -> str:
-    """`"squared_error"` for `"mse"` and the like; another name as it stands."""
+    """`"squared_error"` for `"mse"` and the like; other names unchanged."""
     for name, others in _SYNONYMS.items():
         if error in others:
             return name
@@ -135,9 +135,9 @@ def literature_name(error: str) -> str:
 
 
 def as_keras_target(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """`y_true` as Keras hands it to a loss: of the prediction's dtype and rank.
+    """`y_true` as Keras passes it to a loss: with the prediction's dtype and rank.
 
-    A `(batch,)` target meets a `(batch, 1)` prediction row by row; without this
+    A `(batch,)` target is matched with a `(batch, 1)` prediction row by row; otherwise
     they would broadcast to `(batch, batch)`.
     """
     y_true = ops.cast(y_true, y_pred.dtype)

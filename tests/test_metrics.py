@@ -169,7 +169,7 @@ def test_metrics_of_a_model_survive_its_file(rng, tmp_path):
 
 
 def test_options_that_are_none_are_refused():
-    with pytest.raises(ValueError, match=r"`group_names` must have one name a group"):
+    with pytest.raises(ValueError, match=r"`group_names` must have one name per group"):
         GroupError(2, group_names=["a"])
     with pytest.raises(ValueError, match=r"at most 1000. Use `metrics.GroupGap`"):
         GroupError(1001)

@@ -29,8 +29,8 @@ def assemble(
     """The model with one endpoint before its outputs.
 
     Args:
-        outputs: The structure of the outputs, with positions in `predictions` as
-            leaves.
+        outputs: The structure of the outputs; its leaves are indices into
+            `predictions`.
     """
     _refuse_duplicates([b.name for b in bound_terms], "losses")
     _refuse_duplicates([b.metric.name for b in bound_metrics], "metrics")
@@ -46,8 +46,7 @@ def assemble(
         dtype="float64" if is_double else keras.config.floatx(),
     )
     passed = endpoint(predictions, arguments)
-    # Its constructor may have no types; it says why.
-    return TrainingModel(  # type: ignore[no-untyped-call]
+    return TrainingModel(
         inputs,
         keras.tree.map_structure(lambda position: passed[position], outputs),
         name=name,
@@ -60,6 +59,6 @@ def _refuse_duplicates(names: list[str], what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"Two of the {what} are named {twice}. Give each a `name=` of its own. "
+            f"Two of the {what} are named {twice}. Give each its own `name=`. "
             f"{received(names=names)}"
         )

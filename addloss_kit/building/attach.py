@@ -1,8 +1,8 @@
-"""add_loss, add_metric: a scalar of the graph as a term, as Keras 2 took it."""
+"""add_loss, add_metric: a scalar of the graph as a loss or metric, as in Keras 2."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
@@ -14,25 +14,26 @@ from addloss_kit.keras_internals.graph import input_tensors
 from addloss_kit.losses import SymbolicLoss
 from addloss_kit.model.bindings import BoundMetric, BoundTerm
 from addloss_kit.model.endpoint import bypass, endpoint_call, find_endpoint
+from addloss_kit.model.loss_weights import Schedule
 from addloss_kit.model.training_model import TrainingModel
 
 
 def add_loss(
-    model: keras.Model, value: KerasTensor, *, weight: float = 1.0, name: str | None = None
+    model: keras.Model, value: KerasTensor, *, weight: Any = 1.0, name: str | None = None
 ) -> TrainingModel:
     """Add a scalar of the graph to the loss: Keras 2's `model.add_loss(value)`.
 
     Args:
-        model: A functional model, or what an earlier call returned. It stays as
-            it is; its layers are shared.
+        model: A functional model, or the result of an earlier call. It is not
+            modified; its layers are shared.
         value: Scalar KerasTensor computed from the model's inputs (with
-            `keras.ops`, or by layers).
+            `keras.ops` or layers).
         weight: Factor in the total loss.
-        name: Key in the history; `"loss_1"`, `"loss_2"`, … if none.
+        name: Key in the history. Defaults to `"loss_1"`, `"loss_2"`, …
 
     Returns:
-        A `TrainingModel` of the same inputs and outputs; `model = add_loss(model,
-        value)` is the one line to change.
+        A `TrainingModel` with the same inputs and outputs: use it as `model =
+        add_loss(model, value)`.
 
     Raises:
         TypeError: If `value` is not a KerasTensor.
@@ -45,20 +46,22 @@ def add_loss(
         >>> model = add_loss(model, keras.ops.mean(keras.ops.square(y - y_pred)))
         >>> model.compile("adam")
     """
-    check_number(weight=weight)
-    return _attach(model, value, name, float(weight), "loss")
+    if not isinstance(weight, Schedule):
+        check_number(weight=weight)
+        weight = float(weight)
+    return _attach(model, value, name, weight, "loss")
 
 
 def add_metric(model: keras.Model, value: KerasTensor, *, name: str) -> TrainingModel:
-    """Watch a scalar of the graph: Keras 2's `model.add_metric(value)`.
+    """Monitor a scalar of the graph: Keras 2's `model.add_metric(value)`.
 
     Args:
-        model: A functional model, or what an earlier call returned.
+        model: A functional model, or the result of an earlier call.
         value: Scalar KerasTensor computed from the model's inputs.
-        name: Key in the history; the mean over the epoch's rows.
+        name: Key in the history, which holds the mean over the epoch's rows.
 
     Returns:
-        A `TrainingModel` of the same inputs and outputs.
+        A `TrainingModel` with the same inputs and outputs.
 
     Raises:
         TypeError: If `value` is not a KerasTensor.
@@ -71,25 +74,25 @@ def _attach(
     model: keras.Model,
     value: KerasTensor,
     name: str | None,
-    weight: float | None,
+    weight: Any,
     kind: Literal["loss", "metric"],
 ) -> TrainingModel:
     if not isinstance(value, keras.KerasTensor):
         raise TypeError(
             "`value` must be a KerasTensor, computed from the model's inputs with "
-            "`keras.ops` or by layers (a raw TensorFlow call on a KerasTensor needs a "
-            "layer around it; or pass a function to `build_training_model`). "
+            "`keras.ops` or layers (wrap raw TensorFlow calls in a layer, or pass a "
+            "function to `build_training_model`). "
             f"{received(value=type(value).__name__)}"
         )
     if len(value.shape) != 0:
         raise ValueError(
-            f"A {kind} must be a scalar. Reduce it, as with `keras.ops.mean(value)`. "
+            f"A {kind} must be a scalar. Reduce it, e.g. with `keras.ops.mean(value)`. "
             f"{received(**{'value.shape': tuple(value.shape)})}"
         )
     if not getattr(model, "outputs", None):
         raise TypeError(
-            "`model` must be a functional model, as `keras.Model(inputs, outputs)` makes "
-            "it; a model with a `call` of its own can call `self.add_loss` there. "
+            "`model` must be a functional model, made with `keras.Model(inputs, outputs)`; "
+            "a subclassed model can call `self.add_loss` in its `call`. "
             f"{received(model=type(model).__name__)}"
         )
     value = bypass(value)
@@ -101,7 +104,7 @@ def _attach(
     predictor_inputs = None
     if endpoint is not None:
         predictions, arguments = endpoint_call(model)
-        bound_terms = list(endpoint.bound_terms)
+        bound_terms = endpoint.loss_weights.bound_terms(endpoint.bound_terms)
         bound_metrics = list(model.bound_metrics)
         predictor_inputs = model.predictor_inputs
     known = {id(tensor) for tensor in model.inputs}

@@ -1,4 +1,4 @@
-"""Told before training: a number per row that meets a column of predictions."""
+"""Detect losses in which `(batch,)` and `(batch, 1)` broadcast, before training."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ from addloss_kit.model.bindings import BoundTerm
 
 
 def refuse_outer_products(bound: BoundTerm, named: Mapping[str, KerasTensor]) -> None:
-    """Refuse a loss in which broadcasting pairs each row with all others.
+    """Refuse a loss in which broadcasting pairs every row with every other.
 
-    `(batch,)` and `(batch, 1)` broadcast to `(batch, batch)`, and a mean over that is a
-    number like any other. The shapes tell it while the graph is symbolic: an axis of
-    length 1 becomes one of the length of the batch. Pairs that are meant, as
-    `d[:, None] - d[None, :]`, do not look like that.
+    `(batch,)` and `(batch, 1)` broadcast to `(batch, batch)`, and the mean of that looks
+    like a valid loss. Symbolic shapes reveal it: an axis of length 1 becomes as long as
+    the batch. Intended pairs, as in `d[:, None] - d[None, :]`, look different.
 
     Args:
-        bound: The term. Only functions and symbolic values are looked at; a function
-            that takes no KerasTensors, as one in the backend's own code, cannot be.
-        named: The symbolic arguments by source.
+        bound: The term. Only functions and symbolic values are checked; functions in
+            backend code, which do not take KerasTensors, cannot be.
+        named: The symbolic arguments, by source.
 
     Raises:
-        ValueError: If the loss does so.
+        ValueError: If broadcasting pairs rows.
     """
     if isinstance(bound.term, SymbolicLoss):
         value = named[bound.sources["value"]]
@@ -47,16 +46,17 @@ def refuse_outer_products(bound: BoundTerm, named: Mapping[str, KerasTensor]) ->
         if vectors and columns and tuple(tensor.shape) == (None, None):
             names = [t.name for t in input_tensors(vectors)]
             raise ValueError(
-                f"`{bound.name}` compares each row with all others: a tensor of shape "
-                f"(batch,), computed from {names}, meets one of (batch, 1). Take the "
-                "column as `x[:, 0]`, or pass `inputs={'" + names[0] + "': "
-                "keras.Input((1,))}`. Where pairs of rows are meant, write "
+                f"`{bound.name}` compares every row with every other: a tensor of shape "
+                f"(batch,), computed from {names}, is broadcast with one of shape "
+                "(batch, 1). Index the column as `x[:, 0]`, or pass "
+                "`inputs={'" + names[0] + "': "
+                "keras.Input((1,))}`. If you do want pairs of rows, write "
                 f"`a[:, None] - a[None, :]`. {received(operation=producer(tensor).name)}"
             )
 
 
 def _trial(bound: BoundTerm, named: Mapping[str, KerasTensor]) -> KerasTensor | None:
-    """What the function makes of Inputs of its own; `None` if it cannot."""
+    """The function applied to fresh Inputs; `None` if it does not accept them."""
     given = {
         argument: keras.Input(
             batch_shape=tuple(named[source].shape),
@@ -68,6 +68,6 @@ def _trial(bound: BoundTerm, named: Mapping[str, KerasTensor]) -> KerasTensor | 
     try:
         value = bound.term.call_function(given)
     except Exception:
-        # What is wrong with it, if anything is, the real call says.
+        # The real call reports the error, if it is one.
         return None
     return value if isinstance(value, keras.KerasTensor) else None

@@ -17,6 +17,7 @@ from addloss_kit.building.resolve_metric import as_metric, prefixed
 from addloss_kit.fields import Y_PRED, input_name
 from addloss_kit.losses import LossTerm
 from addloss_kit.model.bindings import BoundMetric, BoundTerm, consumer_of
+from addloss_kit.model.loss_weights import Schedule
 from addloss_kit.model.training_model import TrainingModel
 
 
@@ -33,39 +34,40 @@ def build_training_model(
 ) -> TrainingModel:
     """A model that trains `predictor` on losses with any number of arguments.
 
-    The result shares the predictor's layers. Every argument of a loss but
-    `y_pred` becomes an Input of the argument's name (`y_true`, `sample_weight`,
-    `group_ids`, …); with several outputs the output's name goes before it, but
-    for `group_ids`, which all share.
+    The result shares the predictor's layers. Every argument of a loss except
+    `y_pred` becomes an Input of the same name (`y_true`, `sample_weight`,
+    `group_ids`, …). With several outputs, the name is prefixed with the output's
+    name, except for `group_ids`, which all outputs share.
 
     Args:
         predictor: Any built Keras model: functional, Sequential, or subclassed
             and called once.
         losses: One loss or a list. For several outputs a dict by output name, or
             a list with one entry (a loss, a list, or `None`) per output. A loss
-            is a Keras name, class or object; a `LossTerm`; or a function, each
-            parameter of which names what it needs. A parameter such as
-            `demand_y_pred` names another output's prediction.
-        loss_weights: Factors of the terms: a number, or of the structure of
-            `losses`; or a dict by the terms' names. 1 if none.
-        metrics: Metrics of the structure of `losses`: Keras names, objects and
-            functions, or those of `addloss_kit.metrics`.
+            is a Keras name, class or object; a `LossTerm`; or a function whose
+            parameters name what it needs. A parameter such as `demand_y_pred`
+            names another output's prediction.
+        loss_weights: Factors of the terms: one, or the structure of `losses`, or a
+            dict by term name. Each is a number or a
+            `keras.optimizers.schedules.LearningRateSchedule`. Defaults to 1.
+        metrics: Metrics, in the structure of `losses`: Keras names, objects and
+            functions, or metrics from `addloss_kit.metrics`.
         sample_weight: Whether to add the Input `sample_weight` for the losses and
-            metrics that can do without it. It is one weight a row, unless a
+            metrics for which it is optional. It is one weight per row, unless a
             `Weighted…` term gives it the target's shape.
-        inputs: `keras.Input`s by Input name, where the default shape or dtype
-            does not fit; the shapes of a subclassed predictor's features too.
+        inputs: `keras.Input`s by Input name, to override the default shape or
+            dtype, also for the features of a subclassed predictor.
         tensors: Intermediate tensors of the predictor by argument name, for
             losses that take them.
-        name: Name of the model; the predictor's with `_training` if none.
+        name: Name of the model. Defaults to the predictor's plus `_training`.
 
     Returns:
         A `TrainingModel`, not yet compiled.
 
     Raises:
-        TypeError: If a loss is nothing that can be one.
-        ValueError: If a name is taken twice, an output is unknown, or two losses
-            want the same Input in different shapes.
+        TypeError: If a loss is not valid.
+        ValueError: If a name is used twice, an output is unknown, or two losses
+            need the same Input in different shapes.
 
     Example:
         >>> predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -88,7 +90,7 @@ def build_training_model(
         overrides=own_inputs,
         with_sample_weight=sample_weight,
     )
-    terms: list[tuple[LossTerm, float, Use]] = []
+    terms: list[tuple[LossTerm, Any, Use]] = []
     watching: list[tuple[keras.metrics.Metric, Use]] = []
     seen: set[int] = set()
     for output in output_names:
@@ -129,7 +131,7 @@ def build_training_model(
 def _per_output(
     given: Any, outputs: Sequence[str | None], what: str
 ) -> dict[str | None, Any]:
-    """`{output: list}` from whatever structure a person has given."""
+    """`{output: list}` from any structure that the caller may pass."""
     if list(outputs) == [None]:
         if isinstance(given, Mapping) and what == "losses":
             raise ValueError(
@@ -165,13 +167,13 @@ def _as_list(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
-def _factors(given: Any, names: list[str]) -> list[float]:
-    """One factor a term, from a list or a dict by name."""
+def _factors(given: Any, names: list[str]) -> list[Any]:
+    """One factor per term, from a list or a dict by name."""
     if isinstance(given, Mapping):
         unknown = [name for name in given if name not in names]
         if unknown:
             raise ValueError(
-                f"`loss_weights` names {unknown}, but the losses are {names}. To weigh "
+                f"`loss_weights` names {unknown}, but the losses are {names}. To weight "
                 "classes or rows use `sample_weight`. "
                 f"{received(loss_weights=dict(given))}"
             )
@@ -183,13 +185,17 @@ def _factors(given: Any, names: list[str]) -> list[float]:
             "`loss_weights` must have one number per loss. "
             f"{received(loss_weights=given, losses=names)}"
         )
+    factors = []
     for factor in given:
-        check_number(loss_weights=factor)
-    return [float(factor) for factor in given]
+        if not isinstance(factor, Schedule):
+            check_number(loss_weights=factor)
+            factor = float(factor)
+        factors.append(factor)
+    return factors
 
 
 def _own_copy(term: LossTerm, seen: set[int]) -> LossTerm:
-    """The term itself, or a fresh one where its state belongs to another use."""
+    """The term itself, or a fresh copy if its state belongs to another use."""
     is_used = id(term) in seen or bool(term.variables)
     seen.add(id(term))
     return type(term).from_config(term.get_config()) if is_used else term

@@ -39,12 +39,12 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-    """What feeds what.
+    """The source of every argument.
 
     Args:
-        sources: For each use, the name of what feeds each of its arguments.
+        sources: For each use, the name of the source of each argument.
         inputs: The new Inputs by name.
-        shared: The predictor's own Inputs that a use takes, by name.
+        shared: The predictor's Inputs that a use takes, by name.
         tensors: The intermediate tensors that a use takes, by name.
     """
 
@@ -56,14 +56,14 @@ class Links:
 
 @dataclasses.dataclass(frozen=True)
 class Supply:
-    """What there is to feed from.
+    """The available sources.
 
     Args:
         outputs: Predictions by name (`"y_pred"`, or `"price_y_pred"`).
         features: The predictor's Inputs by name.
         tensors: Intermediate tensors by argument name.
         overrides: `keras.Input`s by name that replace the default ones.
-        with_sample_weight: Whether optional weights are asked for.
+        with_sample_weight: Whether to feed optional weights.
     """
 
     outputs: Mapping[str, KerasTensor]
@@ -91,20 +91,20 @@ class Supply:
 
 
 def link(uses: Sequence[Use], supply: Supply) -> Links:
-    """Find what feeds each argument of each use, and make the Inputs that it takes.
+    """Find the source of each argument of each use, and create the Inputs needed.
 
     Args:
         uses: Terms and metrics.
         supply: Predictions, features, intermediate tensors and given Inputs.
 
     Raises:
-        TypeError: If an intermediate tensor is none.
+        TypeError: If an intermediate tensor is not a KerasTensor.
         ValueError: If one belongs to another graph, a use takes no prediction, two
-            uses need one Input in different shapes, or something given is not used.
+            uses need the same Input in different shapes, or something is unused.
     """
     _refuse_tensors_of_other_graphs(supply)
     fields: dict[str, Field] = {}
-    taken: dict[str, None] = {}  # in the order of their first use
+    taken: dict[str, None] = {}  # in order of first use
     sources = []
     for use in uses:
         found = _sources(use, supply)
@@ -126,7 +126,7 @@ def link(uses: Sequence[Use], supply: Supply) -> Links:
 
 
 def target_field(uses: Sequence[Use], supply: Supply) -> Field:
-    """What terms on one output ask of its target."""
+    """What the terms on one output require of its target."""
     field = Field()
     for use in uses:
         source = _sources(use, supply).get(Y_TRUE)
@@ -136,7 +136,7 @@ def target_field(uses: Sequence[Use], supply: Supply) -> Field:
 
 
 def _sources(use: Use, supply: Supply) -> dict[str, str]:
-    """For each argument of a term or metric, the name of what feeds it."""
+    """The name of the source of each argument of a term or metric."""
     required = use.consumer.required_arguments
     optional = use.consumer.optional_arguments
     sources = {}
@@ -146,7 +146,7 @@ def _sources(use: Use, supply: Supply) -> dict[str, str]:
             sources[argument] = source
     if not any(s in supply.outputs or s in supply.tensors for s in sources.values()):
         raise ValueError(
-            f"`{use.name}` takes no prediction, so nothing can be learnt from it. Name its "
+            f"`{use.name}` takes no prediction, so it cannot train anything. Name its "
             "parameters after what they hold: `y_true`, `y_pred`, an Input, or one of "
             f"`tensors=`. {received(parameters=[*required, *optional])}"
         )
@@ -178,7 +178,7 @@ def _is_asked_for(argument: str, source: str, supply: Supply) -> bool:
 
 
 def _new_inputs(fields: Mapping[str, Field], supply: Supply) -> dict[str, KerasTensor]:
-    """Targets first, then weights, then the rest in the order of their use."""
+    """Targets first, then weights, then the rest in order of use."""
     order = {Y_TRUE: 0, SAMPLE_WEIGHT: 1}
     made = {}
     for name, field in sorted(fields.items(), key=lambda x: order.get(x[1].role, 2)):
@@ -217,7 +217,7 @@ def _refuse_tensors_of_other_graphs(supply: Supply) -> None:
     for name, tensor in supply.tensors.items():
         if not isinstance(tensor, keras.KerasTensor):
             raise TypeError(
-                f"`tensors['{name}']` must be a KerasTensor of the predictor, as "
+                f"`tensors['{name}']` must be a KerasTensor of the predictor, such as "
                 "`predictor.get_layer('its_layer').output`. "
                 f"{received(**{name: type(tensor).__name__})}"
             )
@@ -226,6 +226,6 @@ def _refuse_tensors_of_other_graphs(supply: Supply) -> None:
             raise ValueError(
                 f"`tensors['{name}']` must be computed from the predictor's inputs "
                 f"{list(supply.features)}. Take it from the predictor's own graph; a "
-                "model within it has another one. "
+                "nested model has a different one. "
                 f"{received(**{f'inputs of {name}': others})}"
             )

@@ -14,15 +14,15 @@ from addloss_kit.model.endpoint import find_endpoint
 
 
 class PredictorGraph:
-    """A predictor as symbolic inputs and outputs, in its own structures."""
+    """A predictor's symbolic inputs and outputs, in their original structure."""
 
     def __init__(self, inputs: Any, outputs: Any) -> None:
         self.inputs = keras.tree.flatten(inputs)
         give_layer_names(inputs)
         self.input_structure = keras.tree.map_structure(lambda t: t.name, inputs)
         flat = keras.tree.flatten(outputs)
-        # Not by counting in `map_structure`: on torch it takes a dict in the order of its
-        # making, where `flatten` sorts its keys.
+        # Not by counting in `map_structure`: on torch it visits a dict in insertion order,
+        # whereas `flatten` sorts the keys.
         self.structure = keras.tree.pack_sequence_as(outputs, list(range(len(flat))))
         self.outputs = dict(zip(output_names(outputs), flat))
 
@@ -35,8 +35,8 @@ def predictor_graph(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Pre
         overrides: `keras.Input`s by name, for the features of a subclassed model.
 
     Raises:
-        TypeError: If it is no Keras model.
-        ValueError: If it is not built, or carries losses already.
+        TypeError: If it is not a Keras model.
+        ValueError: If it is not built, or already has losses.
     """
     if not isinstance(predictor, keras.Model):
         raise TypeError(
@@ -45,13 +45,13 @@ def predictor_graph(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Pre
         )
     if find_endpoint(predictor) is not None:
         raise ValueError(
-            "`predictor` carries losses already. Take the predictor out first, with "
-            "`export_inference_model(model)`, or add to it with `add_loss`. "
+            "`predictor` already has losses. Extract the predictor first, with "
+            "`export_inference_model(model)`, or add more losses with `add_loss`. "
             f"{received(predictor=predictor.name)}"
         )
     if not predictor.built:
         raise ValueError(
-            "`predictor` must be built, so that its shapes are known. Begin it with "
+            "`predictor` must be built, so that its shapes are known. Start it with "
             f"`keras.Input(shape)`, or call it once. {received(predictor=predictor.name)}"
         )
     if isinstance(predictor, keras.Sequential) and predictor.inputs:
@@ -74,7 +74,7 @@ def _inputs_of_subclassed(predictor: Any, overrides: Mapping[str, KerasTensor]) 
                 batch_shape=given["x"].shape, dtype=given["x"].dtype, name="x"
             )
         raise ValueError(
-            "The input shape of the predictor is not known. Call it once on a batch, or "
+            "The input shape of the predictor is unknown. Call it once on a batch, or "
             "pass `inputs={'x': keras.Input(shape)}`. "
             f"{received(predictor=predictor.name)}"
         )

@@ -1,4 +1,4 @@
-"""as_metric: the metric that a person means, under the name that the history shows."""
+"""as_metric: resolve a metric, and give it the name used in the history."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from addloss_kit.fields import Field
 def as_metric(
     given: Any, prediction: KerasTensor, output: str | None, target: Field
 ) -> keras.metrics.Metric:
-    """The metric, under the name that the history shows: a string as it was given.
+    """The metric, under its name in the history; a string keeps its spelling.
 
     Args:
-        given: What a person has passed: a name, a Keras metric, a function.
-        prediction: The KerasTensor that it watches.
-        output: Name of the output, `None` where there is only one.
-        target: What the losses want the target of this output to be.
+        given: A name, a Keras metric, or a function.
+        prediction: The KerasTensor that it measures.
+        output: Name of the output, `None` if there is only one.
+        target: What the losses require of the target of this output.
     """
     name = given if isinstance(given, str) else None
     if name in ("accuracy", "acc"):
@@ -37,7 +37,7 @@ def as_metric(
 
 
 def _accuracy(prediction: KerasTensor, target: Field) -> keras.metrics.Metric:
-    """The accuracy that fits, as Keras's `compile` chooses it: by the shapes."""
+    """The accuracy that Keras's `compile` would choose, from the shapes."""
     if prediction.shape[-1] == 1:
         return keras.metrics.BinaryAccuracy(name="accuracy")
     shape = tuple(prediction.shape[1:])
@@ -47,5 +47,5 @@ def _accuracy(prediction: KerasTensor, target: Field) -> keras.metrics.Metric:
 
 
 def prefixed(name: str, output: str | None) -> str:
-    """`name` with the output's name before it, once, where there are several."""
+    """`name`, prefixed once with the output's name if there are several outputs."""
     return name if output is None or name.startswith(f"{output}_") else f"{output}_{name}"

@@ -1,4 +1,4 @@
-"""Every group in every batch: which rows, and the weights that undo it."""
+"""Group-balanced batches: which rows they take, and the weights that undo it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from addloss_kit.fields import SAMPLE_WEIGHT, parse_input_name
 
 
 class BalancedPlan:
-    """How many rows of each group a batch holds, and which.
+    """How many rows of each group a batch contains, and which.
 
     An epoch shuffles the rows of each group; slot `j` of group `k` in batch `t` takes
-    row `t * quota[k] + j` of the group, from the start again where the group ends.
+    row `t * quota[k] + j` of the group, wrapping around at the end of the group.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class BalancedPlan:
     ) -> None:
         if name not in arrays:
             raise ValueError(
-                f"`balance_groups` needs the ids as the entry `{name}`. Pack them, or "
-                f"name another entry by `group_ids=`. {received(keys=list(arrays))}"
+                f"`balance_groups` needs the ids in the entry `{name}`. Pack them, or "
+                f"name another entry with `group_ids=`. {received(keys=list(arrays))}"
             )
         ids = arrays[name].reshape(-1)
         present, self._member, sizes = np.unique(
@@ -40,7 +40,7 @@ class BalancedPlan:
         self._factor = (sizes / sizes.sum()) / (quota / batch_size)
         group = np.repeat(np.arange(len(quota)), quota)
         within = np.concatenate([np.arange(n) for n in quota])
-        # Spread evenly over the batch, so that each replica's part of it has them all.
+        # Spread evenly over the batch, so that each replica's share has all groups.
         spread = np.argsort((within + 0.5) / quota[group], kind="stable")
         group, within = group[spread], within[spread]
         self._within, self._quota, self._sizes = within, quota[group], sizes[group]
@@ -52,14 +52,14 @@ class BalancedPlan:
         """The rows of an epoch, batch after batch."""
         import tensorflow as tf
 
-        # Beside the graph, in which it would be copied with every iterator.
+        # Outside the graph, where every iterator would copy them.
         with tf.init_scope(), tf.device("/CPU:0"):
             member = tf.constant(self._member, tf.int32)
             begin, quota = tf.constant(self._begin), tf.constant(self._quota)
             within, sizes = tf.constant(self._within), tf.constant(self._sizes)
         count = tf.size(member, tf.int64)
         shuffled = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-        # A sort of all rows by group takes several times as long.
+        # Sorting all rows by group takes several times as long.
         by_group = tf.dynamic_partition(shuffled, tf.gather(member, shuffled), self._groups)
         rows = tf.concat(by_group, 0)
         step = tf.range(self._steps, dtype=tf.int64)[:, None]
@@ -71,7 +71,7 @@ class BalancedPlan:
         weights = [n for n in arrays if parse_input_name(n)[0] == SAMPLE_WEIGHT]
         if not weights:
             raise ValueError(
-                "`undo_weights` needs an entry `sample_weight` to put the weights into. "
+                "`undo_weights` needs an entry `sample_weight` for the weights. "
                 "Build the model with `sample_weight=True`, and pack weights of 1. "
                 f"{received(keys=list(arrays))}"
             )
@@ -85,7 +85,7 @@ class BalancedPlan:
 
 
 def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The share of each id that is present, rows without a group among them."""
+    """The share of each id that is present, including rows without a group."""
     is_group = present >= 0
     ids = present[is_group].tolist()
     if not ids:
@@ -104,7 +104,7 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
             "`balance_groups` must have one share for each group in the data. "
             f"{received(shares_of=sorted(given), groups=ids)}"
         )
-    # At 0 a group would be in no batch.
+    # With a share of 0, a group would be in no batch.
     named: dict[str, Any] = {f"balance_groups[{k}]": v for k, v in given.items()}
     check_positive(**named)
     wanted = np.zeros(len(present))
@@ -116,11 +116,11 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _quotas(shares: np.ndarray, batch_size: int) -> np.ndarray:
-    """Whole rows of a batch by share, at least one each, `batch_size` in all."""
+    """Whole rows per batch by share: at least one each, `batch_size` in total."""
     if len(shares) > batch_size:
         raise ValueError(
-            "With `balance_groups` a batch must have a row for each group. Make "
-            f"`batch_size` larger. {received(groups=len(shares), batch_size=batch_size)}"
+            "With `balance_groups`, a batch must have a row for each group. Increase "
+            f"`batch_size`. {received(groups=len(shares), batch_size=batch_size)}"
         )
     ideal = shares * batch_size
     quota = np.maximum(np.floor(ideal + 1e-9), 1).astype("int64")

@@ -1,4 +1,4 @@
-"""encode_groups: labels of any kind to group ids and names."""
+"""encode_groups: turn labels of any kind into group ids and names."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _SEPARATOR = " & "
 def encode_groups(
     labels: ArrayLike, *, names: Sequence[Any] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Number the groups that labels name.
+    """Assign group ids to labels.
 
-    A label is known by its text, a whole number by its digits: `1`, `1.0` and `"1"`
-    are one group, so that a column of whole numbers means the same with and
-    without missing entries. Numbers are sorted by value, other labels by text;
-    a pandas categorical keeps its categories, observed or not, in their order.
+    Labels are compared as text, and whole numbers by their digits: `1`, `1.0` and
+    `"1"` are the same group, so a column of whole numbers means the same with and
+    without missing entries. Numbers are sorted by value, other labels by text; a
+    pandas categorical keeps its categories, observed or not, in their order.
 
-    Several columns make intersections: the combinations that occur, named as
-    `"F & 30-40"`.
+    Several columns form intersections: the combinations that occur, with names such
+    as `"F & 30-40"`.
 
     Args:
-        labels: One label a row: strings, numbers, booleans, in a list, array,
+        labels: One label per row: strings, numbers, booleans, in a list, array,
             Series or categorical. Or several columns: a DataFrame, a dict of
             columns, a list of arrays, or a 2-D array `(rows, columns)`. `None`, NaN,
-            `pandas.NA` and NaT mean "no group", and so does a row where one of
+            `pandas.NA` and NaT mean "no group", and so does a row in which any of
             several columns is missing.
-        names: The group names that an earlier call returned. Ids then index
-            this list, so that test data get the ids of training.
+        names: The group names from an earlier call. Ids then index this list, so
+            that test data get the ids of the training data.
 
     Returns:
         `(group_ids, group_names)`: int32 `(rows,)`, -1 for no group, and the list of
         names by id; `num_groups` is its length.
 
     Raises:
-        ValueError: If a label is not in `names`, columns differ in length, or two
-            names are the same.
+        ValueError: If a label is not in `names`, columns differ in length, or names
+            repeat.
 
     Example:
         >>> ids, names = encode_groups(["m", "f", None, "m"])
@@ -62,17 +62,17 @@ def encode_groups(
     if len(set(fixed)) != len(fixed):
         raise ValueError(f"`names` must differ from one another. {received(names=fixed)}")
     id_of = {name: i for i, name in enumerate(fixed)}
-    # A category that no row has may be unknown.
+    # An unobserved category need not be in `names`.
     for code in np.unique(codes[codes >= 0]):
         if texts[code] not in id_of:
             row = int(np.argmax(codes == code))
             shown = fixed if len(fixed) <= 10 else [*fixed[:10], "..."]
             raise ValueError(
-                "`labels` must lie in `names`. Add the label where the names are made, "
+                "`labels` must be in `names`. Add the label when you create the names, "
                 "or set it to None for no group. "
                 f"{received(**{f'labels[{row}]': repr(texts[code]), 'names': shown})}"
             )
-    # One entry more: the code -1 of a missing label picks the last.
+    # The code -1 of a missing label indexes the extra last entry.
     table = np.array([id_of.get(text, -1) for text in texts] + [-1], "int32")
     return table[codes], fixed
 
@@ -90,7 +90,7 @@ def _columns(labels: ArrayLike) -> list[Any]:
         array = np.asarray(labels, dtype=_object_if_mixed(labels))
         if array.ndim not in (1, 2):
             raise ValueError(
-                "`labels` must be one label a row, or several columns. Reshape them. "
+                "`labels` must be one label per row, or several columns. Reshape them. "
                 f"{received(**{'labels.shape': array.shape})}"
             )
         columns = [array] if array.ndim == 1 else list(array.T)
@@ -108,14 +108,14 @@ def _column(column: ArrayLike) -> tuple[np.ndarray, list[str]]:
     array = np.asarray(column, dtype=_object_if_mixed(column))
     if array.ndim != 1:
         raise ValueError(
-            "Each column of `labels` must have one label a row. "
+            "Each column of `labels` must have one label per row. "
             f"{received(shape=array.shape)}"
         )
     if array.dtype == object:
         return _objects(array)
     unique, codes = np.unique(array, return_inverse=True)
-    is_missing = unique != unique  # NaN and NaT alone differ from themselves.
-    # They are sorted to the end, so that the other codes stand.
+    is_missing = unique != unique  # Only NaN and NaT differ from themselves.
+    # They sort to the end, so the other codes are unaffected.
     codes = np.where(is_missing[codes], -1, codes) if unique.size else codes
     return codes.astype("int64"), [_text(value) for value in unique[~is_missing].tolist()]
 
@@ -146,7 +146,7 @@ def _intersections(
     for more_codes, more_texts in others:
         is_missing = (codes < 0) | (more_codes < 0)
         both = np.where(is_missing, -1, codes * len(more_texts) + more_codes)
-        # Column by column, so that the numbers stay below rows times labels.
+        # Column by column, so that the codes stay below rows times labels.
         unique, codes = np.unique(both, return_inverse=True)
         has_missing = int(unique.size > 0 and unique[0] < 0)
         codes = codes - has_missing
@@ -167,7 +167,7 @@ def _text(value: Any) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    # pandas.NA has no truth value, and pandas need not be installed.
+    # pandas.NA has no truth value, and pandas may not be installed.
     if value is None or type(value).__name__ == "NAType":
         return True
     return (
@@ -186,5 +186,5 @@ def _is_array(value: Any) -> bool:
 
 
 def _object_if_mixed(labels: Any) -> Any:
-    """`object` for Python lists, which NumPy would turn into text, None included."""
+    """`object` for lists, whose items, even None, NumPy might convert to text."""
     return object if isinstance(labels, (list, tuple)) else None

@@ -1,4 +1,4 @@
-"""pack_inputs: arrays of any kind to the checked dict that `fit` takes."""
+"""pack_inputs: check arrays of any kind, and turn them into the dict that `fit` takes."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ def pack_inputs(
 ) -> dict[str, np.ndarray]:
     """Check arrays and name them after the Inputs of a training model.
 
-    Values are checked here, once and in NumPy, so that no training step need.
+    Values are checked here, once and in NumPy, so that training steps need not.
 
     Args:
         model: A `TrainingModel`.
         x: Features `(rows, …)`: an array, list, DataFrame or tensor; with several
-            feature Inputs a dict by name, or a list in their order.
-        y: Targets, one row a row of `x`; a dict by output name with several.
-        sample_weight: Weights from 0, finite: one a row, or more axes of the
-            target; a weight per row is spread over a weight Input per element.
-            A dict by output name with several.
-        group_ids: Integers in `[0, num_groups)`, -1 for "no group"; from
-            `encode_groups` where the labels are of another kind.
-        **extra: The further Inputs by name, such as `delta=` of a loss
+            feature Inputs, a dict by name, or a list in their order.
+        y: Targets, one row per row of `x`; with several outputs, a dict by output
+            name.
+        sample_weight: Finite weights of at least 0: one per row, or with further
+            axes of the target. A weight per row is broadcast if the Input takes one
+            per element. With several outputs, a dict by output name.
+        group_ids: Integers in `[0, num_groups)`, -1 for "no group". Convert other
+            labels with `encode_groups`.
+        **extra: Other Inputs by name, such as `delta=` of a loss
             `f(y_true, y_pred, delta)`, or `sex=` of `GroupGap(2, group_ids="sex")`.
 
     Returns:
@@ -49,9 +50,9 @@ def pack_inputs(
         tensor for an Input of strings.
 
     Raises:
-        ValueError: If something is missing, not known to the model, of another
-            length or shape, not finite, or an id out of range.
-        TypeError: If something cannot become numbers.
+        ValueError: If an array is missing, unknown to the model, has the wrong
+            length or shape, is not finite, or has ids out of range.
+        TypeError: If an array cannot be converted to numbers.
 
     Example:
         >>> import addloss_kit as alk, keras
@@ -114,7 +115,7 @@ def _take_features(
             _give(given, name, value)
         return
     features = [name for name in features if name not in given]
-    # A list may be the Inputs in their order, as `fit` takes it; or rows.
+    # A list may hold the Inputs in their order, as in `fit`, or rows.
     rest = [name for name in specs if name not in given]
     is_list = isinstance(x, (list, tuple)) and all(hasattr(part, "shape") for part in x)
     if is_list and len(rest) > 1 and len(x) == len(rest):
@@ -163,7 +164,7 @@ def _take_by_output(
         name = output if output in known else f"{output}_{role}"
         if name not in known:
             raise ValueError(
-                f"`{argument}` names `{output}`, but the model takes it for {outputs}. "
+                f"`{argument}` names `{output}`, but the model expects {outputs}. "
                 f"{received(**{argument: list(value)})}"
             )
         _give(given, name, array)
@@ -219,7 +220,7 @@ def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarr
                 f"`{name}` does not fit into {dtype}. "
                 f"{received(**{f'max({name})': array.max()})}"
             )
-    with np.errstate(over="ignore"):  # The check below says it better.
+    with np.errstate(over="ignore"):  # The check below has a better message.
         converted = array.astype(wanted, copy=False)
     if wanted.kind == "f" and array.dtype.kind == "f":
         lost = np.isfinite(array) & ~np.isfinite(converted)
@@ -237,14 +238,14 @@ def _as_strings(name: str, value: Any) -> np.ndarray:
     others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
     if others:
         raise TypeError(
-            f"`{name}` must be strings. Convert it, as with `.astype(str)`, and replace "
-            f"what is missing. Received: {len(others)} others, the first {others[0]!r}."
+            f"`{name}` must be strings. Convert it, e.g. with `.astype(str)`, and fill in "
+            f"missing values. Received: {len(others)} others, the first {others[0]!r}."
         )
     return strings
 
 
 def _as_string_tensor(array: np.ndarray) -> Any:
-    """Strings as Keras takes them: it refuses NumPy's."""
+    """Strings as Keras takes them: it does not accept NumPy's."""
     import tensorflow as tf
 
     return tf.constant(array, dtype=tf.string)
@@ -257,7 +258,7 @@ def _check_whole(name: str, array: np.ndarray) -> None:
     if not is_whole.all():
         row = tuple(np.argwhere(~is_whole)[0])
         raise ValueError(
-            f"`{name}` must be whole numbers. Round them if that is meant. "
+            f"`{name}` must be whole numbers. Round them if that is intended. "
             f"Received: {int((~is_whole).sum())} others, the first being {array[row]:g} "
             f"at row {row[0]}."
         )
@@ -267,7 +268,7 @@ def _check_rows(packed: Mapping[str, np.ndarray]) -> None:
     for name, array in packed.items():
         if array.ndim == 0:
             raise ValueError(
-                f"`{name}` must have one entry a row. Repeat it for each row. "
+                f"`{name}` must have one entry per row. Repeat it for each row. "
                 f"{received(**{f'{name}.shape': array.shape})}"
             )
     check_rows(**packed)
@@ -276,7 +277,7 @@ def _check_rows(packed: Mapping[str, np.ndarray]) -> None:
 
 
 def _spread(weight: np.ndarray, spec: Shape) -> np.ndarray:
-    """A weight per row or step, repeated over the axes that the Input has more."""
+    """A weight per row or step, broadcast over the extra axes of the Input."""
     if weight.ndim > 1 and weight.ndim == len(spec) + 1 and weight.shape[-1] == 1:
         weight = weight[..., 0]
     missing = len(spec) - weight.ndim
@@ -289,12 +290,12 @@ def _spread(weight: np.ndarray, spec: Shape) -> np.ndarray:
     try:
         spread = np.broadcast_to(expanded, (weight.shape[0], *known))
     except ValueError:
-        return weight  # The shape check says what is wrong.
+        return weight  # The shape check reports the error.
     return np.ascontiguousarray(spread)
 
 
 def _fit_rank(array: np.ndarray, spec: Shape) -> np.ndarray:
-    """`(rows,)` for an Input of `(rows, 1)`, and the other way, as Keras does."""
+    """`(rows,)` to `(rows, 1)` or the reverse, if the Input needs it, as Keras does."""
     if array.ndim == len(spec) - 1 and spec[-1] == 1:
         return array[..., None]
     if array.ndim == len(spec) + 1 and array.shape[-1] == 1:
@@ -308,7 +309,7 @@ def _check_shape(name: str, array: np.ndarray, spec: Shape) -> None:
     )
     if not fits:
         raise ValueError(
-            f"`{name}` must have the shape {tuple(spec)}, rows first. Reshape it, or pass "
+            f"`{name}` must have shape {tuple(spec)}, rows first. Reshape it, or pass "
             f"`inputs={{'{name}': keras.Input(...)}}` to `build_training_model`. "
             f"{received(**{f'{name}.shape': array.shape})}"
         )
@@ -332,7 +333,7 @@ def _check_values(name: str, array: np.ndarray, field: Field) -> None:
     if is_bad.any():
         at = tuple(np.argwhere(is_bad)[0])
         raise ValueError(
-            f"`{name}` must be finite. Leave out the rows without a value, or put 0 there "
+            f"`{name}` must be finite. Drop the rows without a value, or put 0 there "
             f"with a `sample_weight` of 0. Received: {int(is_bad.sum())} others, the first "
             f"being {array[at]} at row {at[0]}."
         )

@@ -1,4 +1,4 @@
-"""The picture of the demo: who errs how much, and what a smaller gap costs."""
+"""The plot of the demo: each group's error, and what a smaller gap costs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from addloss_kit.reports import GroupComparison, TradeoffCurve
 
-# Told apart by colour-blind readers, and in print.
+# Distinguishable for colour-blind readers, and in print.
 _BEFORE, _AFTER = "#9aa5b1", "#0b6e99"
 
 
@@ -20,12 +20,12 @@ def write_figure(
     target: str,
     loss_weight: float,
 ) -> None:
-    """Draw both fits' errors by group, and the trade-off curve beside them.
+    """Plot both fits' errors by group, and the trade-off curve next to them.
 
     Args:
         path: The PNG to write.
-        comparison: Of the held-out samples under the two fits.
-        curve: From the plain fit on.
+        comparison: The two fits on the held-out samples.
+        curve: Starting from the plain fit.
         target: What is predicted, for the title.
         loss_weight: Factor of the squared gap, for the legend.
     """

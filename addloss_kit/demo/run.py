@@ -1,4 +1,4 @@
-"""The run of the demo: data, trainings, reports, export, check."""
+"""Run the demo: data, training, reports, export, check."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from addloss_kit.reports import (
 TARGET = "worst compactness"
 GROUP_NAMES = ("benign", "malignant")
 
-# Tried on ten splits: the gap closed in nine, the worse-off group gained in eight. On
-# ten others, seen once: in ten and in seven.
+# Tuned on ten splits: the gap closed in nine, the worse-off group gained in eight. On
+# ten others, evaluated once: in ten and in seven.
 EPOCHS = 60
 LOSS_WEIGHT = 1.0
 CURVE_WEIGHTS = (0.3, 1.0, 3.0)
-# A typical split: there the plain fit errs 3.4 times as much on one group as on the
-# other. Over those ten it is 2.0 to 5.2 times as much, over the others 2.9 to 6.6.
+# A typical split: the plain fit's error is 3.4 times as large on one group as on the
+# other. It is 2.0 to 5.2 times as large over those ten, and 2.9 to 6.6 over the others.
 SEED = 1
 
 _HELD_OUT_SHARE = 0.4
 _BATCH_SIZE = 16
 
-# Run by a fresh Python that cannot import this package.
+# Run in a fresh Python process that cannot import this package.
 _LOAD_AND_PREDICT = """
 import sys
 sys.modules["addloss_kit"] = None
@@ -58,7 +58,7 @@ class Rows:
     """Rows of the data.
 
     Args:
-        x: `(rows, 10)`, the `mean …` features, in their own units.
+        x: `(rows, 10)`, the `mean …` features, in their original units.
         y: `(rows,)`, the target, in standard deviations of the training rows.
         group_ids: `(rows,)`, 0 for benign and 1 for malignant.
     """
@@ -69,7 +69,7 @@ class Rows:
 
 
 def missing_packages() -> list[str]:
-    """Those of the demo's extra packages that are not installed."""
+    """The extra packages of the demo that are not installed."""
     needed = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
     return [name for mod, name in needed.items() if importlib.util.find_spec(mod) is None]
 
@@ -84,10 +84,10 @@ def run_demo(
     """Train a plain fit and one with a gap term, compare, export, check.
 
     Args:
-        output: Folder for `demo.png` and `predictor.keras`; made if there is none.
-        epochs: Passes over the training rows, from 1.
-        seed: Of the split, the initial weights and the order of the rows.
-        loss_weight: Factor of the squared gap in the loss, from 0.
+        output: Folder for `demo.png` and `predictor.keras`; created if necessary.
+        epochs: Passes over the training rows, at least 1.
+        seed: Seed of the split, the initial weights and the row order.
+        loss_weight: Factor of the squared gap in the loss, at least 0.
 
     Returns:
         Whether a fresh process without this package predicts the same from the
@@ -97,17 +97,17 @@ def run_demo(
     train, test = load_rows(seed)
     counts = np.bincount(np.concatenate([train.group_ids, test.group_ids]))
     print(
-        f"Breast-cancer set of scikit-learn: {counts.sum()} samples, "
+        f"scikit-learn's breast-cancer data: {counts.sum()} samples, "
         f"{counts[0]} {GROUP_NAMES[0]} and {counts[1]} {GROUP_NAMES[1]}.\n"
         f"Task: predict `{TARGET}` (in standard deviations) from the ten `mean ...`\n"
-        f"features. The diagnosis is the group. The model does not see it. "
+        f"features. The diagnosis is the group; the model does not see it. "
         f"Held out: {len(test.y)} samples.\n"
     )
     print("1 of 3: plain MSE")
     plain = _train(_build(train, 0.0, seed), train, epochs, seed)
     print(f"2 of 3: MSE + {loss_weight:g} x (gap between the groups' MSE) squared")
     model = _train(_build(train, loss_weight, seed), train, epochs, seed)
-    print(f"3 of 3: from the plain fit on, with the weights {CURVE_WEIGHTS}")
+    print(f"3 of 3: starting from the plain fit, weights {CURVE_WEIGHTS}")
     curve = _curve(plain, train, test, max(1, epochs // 3), seed)
 
     output.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def run_demo(
         )
     )
     comparison = after.compare(before)
-    print("\nOn the held-out samples, plain MSE before, with the gap term after:\n")
+    print("\nHeld-out samples (before: plain MSE; after: with the gap term):\n")
     print(f"{comparison}\n\n{whose_change(comparison)}\n")
     print(f"What a smaller gap costs:\n\n{curve}\n")
     write_figure(output / "demo.png", comparison, curve, TARGET, loss_weight)
@@ -134,13 +134,13 @@ def run_demo(
         "A fresh Python that cannot import addloss_kit loaded predictor.keras and "
         f"predicts\n{'the same' if is_same else 'SOMETHING ELSE'} "
         f"(largest difference {difference:.1g}). "
-        f"All this took {time.perf_counter() - begin:.0f} s."
+        f"Total time: {time.perf_counter() - begin:.0f} s."
     )
     return is_same
 
 
 def load_rows(seed: int) -> tuple[Rows, Rows]:
-    """Training rows and held-out rows, with equal shares of each group."""
+    """Training rows and held-out rows, stratified by group."""
     from sklearn.datasets import load_breast_cancer
     from sklearn.model_selection import train_test_split
 
@@ -151,7 +151,7 @@ def load_rows(seed: int) -> tuple[Rows, Rows]:
     train, test = train_test_split(
         np.arange(len(y)), test_size=_HELD_OUT_SHARE, stratify=group_ids, random_state=seed
     )
-    # Of the training rows alone, so that nothing of the held-out ones leaks.
+    # Scale by the training rows only, so that nothing leaks from the held-out ones.
     y = (y - y[train].mean()) / y[train].std()
     return (
         Rows(x[train], y[train], group_ids[train]),
@@ -160,7 +160,7 @@ def load_rows(seed: int) -> tuple[Rows, Rows]:
 
 
 def whose_change(comparison: GroupComparison) -> str:
-    """Which of two groups' errors closed the gap, in words, noise aside."""
+    """Explain in words which group's error closed the gap, noise aside."""
     names, change = comparison.group_names, comparison.change
     worse = int(np.argmax(comparison.before.means))
     better = 1 - worse
@@ -174,7 +174,7 @@ def whose_change(comparison: GroupComparison) -> str:
         f"{names[better]} ones {_moved(hurt)}."
     )
     if hurt <= 0:
-        return what + "\nSo it closed by helping the worse-off group, and nobody paid."
+        return what + "\nSo it closed by helping the worse-off group, at no cost."
     if helped <= 0:
         return what + "\nSo it closed only by hurting the better-off group."
     way = "helping the worse-off" if helped > hurt else "hurting the better-off"
@@ -188,7 +188,7 @@ def _moved(change: float) -> str:
 
 def _build(train: Rows, loss_weight: float, seed: int) -> TrainingModel:
     keras.utils.set_random_seed(seed)
-    # Without decay the small net learns the training rows by heart.
+    # Without decay the small net overfits the training rows.
     decay = keras.regularizers.L2(0.01)
     predictor = keras.Sequential(
         [
@@ -205,10 +205,10 @@ def _build(train: Rows, loss_weight: float, seed: int) -> TrainingModel:
         loss_weights=[1.0, loss_weight],
         metrics=[metrics.GroupError(num_groups=2, group_names=GROUP_NAMES, name="mse_of")],
     )
-    # Averaged weights: of two fits to compare, neither should hang on its last batch.
+    # Averaged weights, so that the comparison does not depend on the last batches.
     optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.99)
-    # One execution an epoch: the steps are far shorter than the way to each. On torch
-    # Keras takes no more than 1.
+    # One execution per epoch: the overhead per execution is far longer than a step. On
+    # torch, Keras only supports 1.
     steps = -(-len(train.y) // _BATCH_SIZE)
     steps = 1 if keras.backend.backend() == "torch" else steps
     model.compile(optimizer, steps_per_execution=steps)
@@ -232,7 +232,7 @@ def _train(model: TrainingModel, train: Rows, epochs: int, seed: int) -> Trainin
 def _curve(
     plain: TrainingModel, train: Rows, test: Rows, epochs: int, seed: int
 ) -> TradeoffCurve:
-    """Error against gap from the plain fit on, over `CURVE_WEIGHTS`."""
+    """Error against gap over `CURVE_WEIGHTS`, starting from the plain fit."""
     weights = export_inference_model(plain).get_weights()
 
     def build(loss_weight: float) -> TrainingModel:
@@ -263,7 +263,7 @@ class _EpochBar(keras.callbacks.Callback):
             self.params["epochs"],
             unit_name="epoch",
             stateful_metrics=self._keys,
-            # A log file gets a line for each update, so few of them.
+            # In a log file each update is a line, so keep them rare.
             interval=0.1 if sys.stdout.isatty() else 10.0,
         )
 
@@ -275,7 +275,7 @@ class _EpochBar(keras.callbacks.Callback):
 def _difference_in_fresh_process(
     filepath: pathlib.Path, x: np.ndarray, predictions: np.ndarray
 ) -> float:
-    """Largest difference to what a process without this package predicts."""
+    """Largest difference to the predictions of a process without this package."""
     with tempfile.TemporaryDirectory() as folder:
         features, predicted = (pathlib.Path(folder) / f"{n}.npy" for n in ("x", "y_pred"))
         np.save(features, x)

@@ -1,4 +1,4 @@
-"""From a training model to what is deployed."""
+"""From a training model to the deployed predictor."""
 
 from addloss_kit.exporting.inference_model import (
     export_inference_model as export_inference_model,

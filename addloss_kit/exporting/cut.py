@@ -1,4 +1,4 @@
-"""The predictor alone: the graph before the endpoint."""
+"""Extract the predictor: the graph before the endpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from addloss_kit.model.training_model import TrainingModel
 
 
 def cut_predictor(training_model: Any, outputs: Sequence[str] | None) -> keras.Model:
-    """The model from the features to the predictions, on the same layers.
+    """The model from features to predictions, sharing the layers.
 
     Args:
         training_model: A `TrainingModel`.
-        outputs: Names of the outputs to keep; all if none.
+        outputs: Names of the outputs to keep. Defaults to all.
 
     Raises:
-        ValueError: If it is no such model, an output is unknown, or a prediction
-            depends on a training-only Input.
+        ValueError: If it is not a `TrainingModel`, an output is unknown, or a
+            prediction depends on a training-only Input.
     """
     if not isinstance(training_model, TrainingModel):
         raise ValueError(
-            "Only a model with losses in its graph can be cut. Pass what "
+            "`training_model` must have losses in its graph. Pass the model that "
             "`build_training_model` or `add_loss` returned. "
             f"{received(training_model=type(training_model).__name__)}"
         )
@@ -63,10 +63,10 @@ def _chosen(structure: Any, outputs: Sequence[str]) -> Any:
 
 
 def _in_structure(names: Any, tensors: Mapping[str, KerasTensor]) -> Any:
-    """Tensors in the structure of their names, without the names that have none.
+    """Tensors in the structure of their names, without names that have no tensor.
 
-    In plain containers: Keras puts others in the place of an attribute's, and then
-    warns that the data have another structure.
+    Uses plain containers: Keras replaces those of attributes by its own types, and
+    then warns that the data have a different structure.
     """
     if isinstance(names, Mapping):
         parts = {key: _in_structure(value, tensors) for key, value in names.items()}

@@ -1,4 +1,4 @@
-"""The formats: how each is written, and read back by its own runtime."""
+"""The export formats: how each is written, and read back by its own runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from addloss_kit._types import ExportFormat, KerasTensor
 from addloss_kit.keras_internals.converters import litert_errors, onnx_errors
 from addloss_kit.keras_internals.graph import all_layers, output_names
 
-# What a runtime makes of one named array per Input: flat predictions.
+# From one named array per Input to flat predictions.
 Predict: TypeAlias = Callable[[Mapping[str, np.ndarray]], list[Any]]
 
 _HALF = ("float16", "bfloat16")
@@ -29,17 +29,17 @@ class Format:
     """One way to write a predictor.
 
     Args:
-        suffix: Of the file's name; `""` for a directory.
+        suffix: Of the file name; `""` for a directory.
         write: Writes a model to a path.
-        read: Loads what lies at the path, written from the model, into a function
-            of named arrays.
-        tolerance: How far its predictions may lie from the model's, as a share of
+        read: Loads the file at the path, written from the model, as a function of
+            named arrays.
+        tolerance: How far its predictions may be from the model's, as a fraction of
             the largest prediction.
         backends: The Keras backends that can write it.
-        packages: What writing and reading import beyond TensorFlow.
-        errors: What the converter and the runtime raise, beside `ValueError`,
-            `TypeError` and `RuntimeError`, at a model that the format cannot hold;
-            a function, as it imports them.
+        packages: What writing and reading need besides TensorFlow.
+        errors: What the converter and the runtime raise, besides `ValueError`,
+            `TypeError` and `RuntimeError`, for a model that the format cannot
+            represent; a function, because it imports them.
     """
 
     suffix: str
@@ -52,11 +52,12 @@ class Format:
 
 
 def choose_format(path: pathlib.Path, name: ExportFormat | None) -> Format:
-    """The format of that name, or the one that the path's suffix tells.
+    """The format with that name, or inferred from the path's suffix.
 
     Raises:
-        ValueError: If neither tells, they disagree, or the backend cannot write it.
-        ImportError: If a package is missing that it needs.
+        ValueError: If it cannot be inferred, the two disagree, or the backend cannot
+            write it.
+        ImportError: If a package that it needs is missing.
     """
     by_suffix = {f.suffix: key for key, f in FORMATS.items() if f.suffix}
     name = name or by_suffix.get(path.suffix)
@@ -76,10 +77,10 @@ def choose_format(path: pathlib.Path, name: ExportFormat | None) -> Format:
     if backend not in chosen.backends:
         raise ValueError(
             f"Keras cannot write `{name}` from the backend {backend}. Export to `.keras`, "
-            "load that with `KERAS_BACKEND=tensorflow`, and call the loaded model's "
+            "load that file with `KERAS_BACKEND=tensorflow`, and call the loaded model's "
             f"`export(path, format='{name}')`. {received(backend=backend)}"
         )
-    # tf2onnx reads TensorFlow's graphs; torch writes ONNX itself.
+    # tf2onnx reads TensorFlow graphs; torch writes ONNX itself.
     needed = [p for p in chosen.packages if p != "tf2onnx" or backend == "tensorflow"]
     missing = [p for p in needed if importlib.util.find_spec(p) is None]
     if missing:
@@ -95,7 +96,7 @@ def pack(
     model: keras.Model,
     convert: Callable[..., Any] = keras.ops.convert_to_tensor,
 ) -> Any:
-    """Named arrays as tensors in the structure that the model takes."""
+    """Named arrays as tensors in the model's input structure."""
     return keras.tree.map_structure(
         lambda tensor: convert(rows[tensor.name], tensor.dtype), model.input
     )
@@ -167,7 +168,7 @@ def _read_onnx(path: pathlib.Path, model: keras.Model) -> Predict:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
-    # Outputs come in the model's order; their names are the converter's.
+    # Outputs come in the model's order; the converter chooses their names.
     return lambda rows: session.run(None, {name: rows[name] for name in names})
 
 
@@ -182,8 +183,8 @@ def _write_litert(model: keras.Model, path: pathlib.Path) -> None:
     try:
         Interpreter(str(path)).allocate_tensors()
     except RuntimeError:
-        # Recurrent layers keep lists of tensors, which LiteRT has for a known batch
-        # size only. A phone predicts one row at a time.
+        # Recurrent layers use tensor lists, which LiteRT supports only for a known
+        # batch size. A phone predicts one row at a time.
         signature = _signature(model, 1)
         model.export(path, "litert", verbose=False, input_signature=signature)
 
@@ -213,11 +214,11 @@ def _read_litert(path: pathlib.Path, model: keras.Model) -> Predict:
 
 
 def _litert_errors() -> tuple[type[Exception], ...]:
-    # Keras goes by way of a SavedModel.
+    # Keras converts by way of a SavedModel.
     return (*litert_errors(), *_saved_model_errors())
 
 
-# What these share -------------------------------------------------------------
+# Shared helpers ---------------------------------------------------------------
 
 
 def _signature(model: keras.Model, batch_size: int | None = None) -> list[Any]:
@@ -229,7 +230,7 @@ def _signature(model: keras.Model, batch_size: int | None = None) -> list[Any]:
 
 
 def _served(model: keras.Model) -> keras.Model:
-    """The model with flat inputs and outputs: no server knows nested ones."""
+    """The model with flat inputs and outputs: servers do not support nested ones."""
     if _is_flat(model.input) and _is_flat(model.output):
         return model
     outputs = dict(zip(output_names(model.output), model.outputs))
@@ -249,10 +250,10 @@ def is_half(model: keras.Model) -> bool:
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
-    """The model itself, or a copy that computes in single where it does in half.
+    """The model, or a copy in single precision if it computes in half precision.
 
     Half precision is for training on accelerators. The weights are single anyway;
-    LiteRT cannot multiply in half, and ONNX is slower in it on a CPU.
+    LiteRT cannot multiply in half precision, and ONNX is slower with it on a CPU.
     """
     if not is_half(model):
         return model
@@ -273,8 +274,8 @@ FORMATS: dict[ExportFormat, Format] = {
         backends=("tensorflow", "jax"),
         errors=_saved_model_errors,
     ),
-    # Other kernels sum in another order: rounding errors of single precision,
-    # through tens of layers.
+    # Other kernels sum in a different order: single-precision rounding errors
+    # accumulate over tens of layers.
     "onnx": Format(
         ".onnx",
         _write_onnx,

@@ -1,4 +1,4 @@
-"""export_inference_model: cut, write beside, verify, move into place."""
+"""export_inference_model: extract, write to a temporary path, verify, move into place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from addloss_kit.exporting.verify import (
     predictions,
 )
 
-# What Keras writes into the directory of a SavedModel.
+# What Keras writes into a SavedModel directory.
 _SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
 
 
@@ -35,37 +35,39 @@ def export_inference_model(
     copy: bool = False,
     sample: Any = None,
 ) -> keras.Model:
-    """The predictor alone: features in, predictions out.
+    """Extract the predictor: features in, predictions out.
 
-    What is written is loaded again by its own runtime, and its predictions are
-    compared with the model's before it takes the place of what lay there before:
-    after an error, a full disk or a kill the former file or directory still stands.
+    An exported file is reloaded with its own runtime, and its predictions are compared
+    with the model's before it replaces an existing one: after an error, a full disk or
+    a kill, the previous file or directory is unchanged.
 
     Args:
-        training_model: What `build_training_model` or `add_loss` returned, or the
-            same reloaded.
-        filepath: Where to write it as well, on a local disk.
+        training_model: The model that `build_training_model` or `add_loss` returned,
+            or the same model reloaded.
+        filepath: Where to write the predictor, on a local disk. Omit it to only
+            return the model.
         format: `"keras"`, `"tf_saved_model"` (a directory), `"onnx"` or
-            `"litert"`. If none, the suffix tells: `.keras`, `.onnx` or `.tflite`.
-        outputs: Names of the outputs to export, where there are several; all if
-            none. Features that only the others need are left out.
-        copy: Whether the returned model has weights of its own. Else it shares
-            them: training on changes what it predicts.
+            `"litert"`. By default inferred from the suffix: `.keras`, `.onnx` or
+            `.tflite`.
+        outputs: Names of the outputs to export, if there are several. Defaults to
+            all. Features that only the others need are omitted.
+        copy: Whether the returned model has its own weights. Otherwise it shares
+            them: further training changes its predictions.
         sample: A few rows of features, as the predictor takes them, to compare the
-            predictions on. If none, four rows are drawn: normal numbers, ids 0 and
+            predictions on. Defaults to four random rows: normal numbers, ids 0 and
             1, the string `"a"`.
 
     Returns:
-        A Keras model, not compiled. It owes nothing to this package.
+        A Keras model, not compiled. It does not depend on this package.
 
     Raises:
         ValueError: If the model has no losses of this kit, a prediction depends on
             a training-only Input, an output is unknown, or the format is unclear.
         ImportError: If the format needs a package that is not installed.
-        RuntimeError: If the format cannot hold the model, or what was written
-            predicts other values: differing by more than 1e-5 of the largest
-            prediction in `"keras"` and `"tf_saved_model"`, 1e-4 in `"onnx"` and
-            `"litert"`, 1e-2 where the model computes in half precision.
+        RuntimeError: If the format cannot represent the model, or the written file
+            predicts different values: by more than 1e-5 of the largest prediction
+            for `"keras"` and `"tf_saved_model"`, 1e-4 for `"onnx"` and `"litert"`,
+            1e-2 if the model computes in half precision.
 
     Example:
         >>> import addloss_kit as alk, numpy as np
@@ -76,7 +78,7 @@ def export_inference_model(
     """
     model = cut_predictor(training_model, outputs)
     if copy:
-        # Keras copies through its own saving format, so lookup tables come along.
+        # Keras copies through its own saving format, so lookup tables are included.
         model = copying.deepcopy(model)
     if filepath is not None:
         _write(model, filepath, format, sample)
@@ -90,7 +92,7 @@ def _write(
 ) -> None:
     if "://" in os.fspath(filepath):
         raise ValueError(
-            "`filepath` must lie on a local disk, where a move is a single step. Write "
+            "`filepath` must be on a local disk, where a move is a single step. Write it "
             f"there, then copy it. {received(filepath=filepath)}"
         )
     path = pathlib.Path(filepath).resolve()
@@ -111,19 +113,19 @@ def _write(
             check_predictions(actual, expected, model, rows, chosen.tolerance)
         except refusals as error:
             raise RuntimeError(
-                f"The model could not be exported, so {path} was left as it was. {error}"
+                f"The model could not be exported; {path} is unchanged. {error}"
             ) from error
 
 
 def _check_replaceable(path: pathlib.Path, *, is_directory: bool) -> None:
-    """Raise where replacing `path` would cost more than a former export."""
+    """Raise if replacing `path` would destroy more than a previous export."""
     if not path.exists():
         return
     if path.is_dir() != is_directory:
         kinds = {True: "a directory", False: "a file"}
         raise ValueError(
             f"The export is {kinds[is_directory]}, but `filepath` is "
-            f"{kinds[path.is_dir()]}. Choose another place. {received(filepath=str(path))}"
+            f"{kinds[path.is_dir()]}. Choose another path. {received(filepath=str(path))}"
         )
     others = {part.name for part in path.iterdir()} if is_directory else set()
     others -= _SAVED_MODEL_PARTS

@@ -1,4 +1,4 @@
-"""Does a written predictor predict what the model does?"""
+"""Verify that an exported predictor predicts the same as the model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from addloss_kit._checks import received
 from addloss_kit._types import Tensor
 from addloss_kit.exporting.formats import is_half, pack
 
-# Rows of a drawn sample, and the length of an axis that the model leaves open: long
-# enough for the strides of a deep convolutional network.
+# Rows of a random sample, and the length of a variable axis: long enough for the
+# strides of a deep convolutional network.
 _ROWS, _OPEN_LENGTH = 4, 32
-# Half precision rounds at 1e-3, and the files for other runtimes compute in single.
+# Half precision rounds at 1e-3, and files for other runtimes compute in single.
 _HALF_TOLERANCE = 1e-2
 
 
@@ -26,14 +26,14 @@ def check_predictions(
     rows: Mapping[str, np.ndarray],
     tolerance: float,
 ) -> None:
-    """Raise unless what was written predicts what the model does.
+    """Raise unless the written file predicts the same as the model.
 
     Args:
-        actual: The predictions of what was written.
-        expected: Those of the model.
+        actual: The predictions of the written file.
+        expected: The predictions of the model.
         model: The model.
-        rows: What they predict for, by Input name.
-        tolerance: Share of the largest prediction by which they may differ.
+        rows: The features, by Input name.
+        tolerance: Fraction of the largest prediction by which they may differ.
 
     Raises:
         RuntimeError: If they differ by more.
@@ -44,25 +44,25 @@ def check_predictions(
         return
     if _largest_difference(expected, predictions(model, rows)) > tolerance:
         raise RuntimeError(
-            "The model itself predicts other values at every call, so no file can be "
-            "compared with it. Take the random layer out, or write the model that is "
-            "returned without a `filepath`, with its `save` or `export`."
+            "The model's own predictions differ from call to call, so a file cannot be "
+            "compared with it. Remove the random layer, or omit `filepath` and call "
+            "`save` or `export` on the returned model."
         )
     raise RuntimeError(
-        "What was written predicts other values than the model in memory; they may "
+        "The written file and the model in memory predict different values; they may "
         f"differ by {tolerance:g} of the largest prediction. "
         f"{received(difference=f'{difference:.2g}')}"
     )
 
 
 def predictions(model: keras.Model, rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What the model predicts for named arrays, flat."""
+    """The model's predictions for named arrays, flat."""
     predicted = model(pack(rows, model), training=False)
     return [_as_numpy(x) for x in keras.tree.flatten(predicted)]
 
 
 def _largest_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
-    """As a share of the largest prediction of its output; infinite for a misfit."""
+    """As a fraction of the output's largest prediction; infinite if shapes differ."""
     if [x.shape for x in expected] != [x.shape for x in actual]:
         return np.inf
     return max(_difference(one, other) for one, other in zip(expected, actual))
@@ -72,7 +72,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
     if one.dtype.kind != "f":
         return 0.0 if np.array_equal(one, other) else np.inf
     one, other = one.astype("float64"), other.astype("float64")
-    # Alike where they are not finite, too; a logarithm may well meet a drawn 0.
+    # Equal non-finite values count as the same: a random 0 may go into a logarithm.
     is_same = (one == other) | (np.isnan(one) & np.isnan(other))
     if is_same.all():
         return 0.0
@@ -99,13 +99,13 @@ def draw_rows(model: keras.Model) -> dict[str, np.ndarray]:
         elif "float" in dtype:
             rows[tensor.name] = rng.normal(size=shape).astype(_numpy_dtype(dtype))
         else:
-            # An id of any vocabulary.
+            # Valid ids for any vocabulary.
             rows[tensor.name] = rng.integers(0, 2, shape).astype(dtype)
     return rows
 
 
 def name_rows(sample: Any, model: keras.Model) -> dict[str, np.ndarray]:
-    """Features in the structure that the model takes, by Input name."""
+    """Features in the model's input structure, by Input name."""
     names = [tensor.name for tensor in model.inputs]
     if isinstance(sample, Mapping) and set(sample) == set(names):
         arrays = [sample[name] for name in names]

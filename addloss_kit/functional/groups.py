@@ -1,7 +1,7 @@
 """Errors of groups: additive totals → means → gap.
 
-Totals of batches, of time steps and of replicas add up; means and gaps do not.
-Cost and memory are O(batch + num_groups) throughout.
+Totals of batches, time steps and replicas add up; means and gaps do not. Time and
+memory are O(batch + num_groups) throughout.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ def group_totals(
     *,
     num_groups: int,
 ) -> tuple[Tensor, Tensor]:
-    r"""Weighted error and weight of each group: what adds up over batches.
+    r"""Weighted error and weight of each group, which add up over batches.
 
     $$E_k = \textstyle\sum_{i: g_i = k} w_i e_i, \qquad N_k = \sum_{i: g_i = k} w_i$$
 
     Args:
         error: Float tensor `(batch,)`, the error of each sample.
-        group_ids: Integer tensor `(batch,)` in `[0, num_groups)`; a row with
-            another id (-1 by custom) belongs to no group and is left out.
-        sample_weight: Optional non-negative float tensor `(batch,)`; 1 if none.
-        num_groups: Number of groups, from 1.
+        group_ids: Integer tensor `(batch,)` in `[0, num_groups)`; a row with any
+            other id (by convention -1) belongs to no group and is excluded.
+        sample_weight: Optional non-negative float tensor `(batch,)`; 1 by default.
+        num_groups: Number of groups, at least 1.
 
     Returns:
-        `(error_totals, weight_totals)`, two tensors `(num_groups,)`; 0 for a
-        group that is absent.
+        `(error_totals, weight_totals)`, two tensors `(num_groups,)`; 0 for an
+        absent group.
 
     Raises:
-        ValueError: If the tensors are not of rank 1 with equal rows.
+        ValueError: If the tensors are not of rank 1 with the same number of rows.
 
     Example:
         >>> errors, weights = group_totals([1.0, 2.0, 4.0], [0, 1, 1], num_groups=2)
@@ -59,11 +59,11 @@ def group_totals(
     for name, tensor in (("error", error), ("group_ids", group_ids)):
         if len(tensor.shape) != 1:
             raise ValueError(
-                f"`{name}` must have one number a row, shape (batch,). "
+                f"`{name}` must have one number per row, shape (batch,). "
                 f"Received: {name}.shape={tuple(tensor.shape)}."
             )
-    # Backends disagree on what a segment id out of range does, so the rows of no
-    # group are summed in a segment of their own, which is cut off.
+    # Backends disagree on out-of-range segment ids, so rows without a group are summed
+    # in an extra segment, which is dropped.
     is_known = ops.logical_and(group_ids >= 0, group_ids < num_groups)
     segments = ops.where(is_known, group_ids, ops.full_like(group_ids, num_groups))
     # Two sums of vectors are faster than one sum of pairs, on the CPU.
@@ -100,29 +100,29 @@ def group_gap(
     between: Between = "pairs",
     shares: Tensor | None = None,
 ) -> Tensor:
-    r"""How far the groups' mean errors lie apart.
+    r"""How far apart the groups' mean errors are.
 
     With $\bar e_k$ the mean error of group $k$, over the present groups:
     `"pairs"` is the mean over all pairs of $(\bar e_j - \bar e_k)^2$ or
-    $|\bar e_j - \bar e_k|$; `"range"` is that of the largest and the smallest
-    mean; `"overall"` is the mean over groups of that between a group and the
-    overall mean. For two groups `"pairs"` and `"range"` are both
+    $|\bar e_j - \bar e_k|$; `"range"` takes only the pair with the largest and the
+    smallest mean; `"overall"` is the mean over groups of the distance between a
+    group and the overall mean. For two groups `"pairs"` and `"range"` are both
     $(\bar e_0 - \bar e_1)^2$ or $|\bar e_0 - \bar e_1|$.
 
     Args:
         means: Float tensor `(num_groups,)`.
-        is_present: Optional boolean tensor `(num_groups,)`; a group that is
-            absent is left out. All are present if none is given.
+        is_present: Optional boolean tensor `(num_groups,)`; absent groups are
+            excluded. By default all are present.
         distance: `"squared"` or `"absolute"`.
         between: `"pairs"`, `"range"` or `"overall"`.
         shares: For `"overall"`: non-negative float tensor `(num_groups,)`, the
             weight of each group in the overall mean, such as its weight total.
-            Equal if none is given.
+            Equal by default.
 
     Returns:
         Scalar tensor in the units of the error, squared if `distance` is; 0 if
-        fewer than two groups are present. Pairs cost O(num_groups), sorted
-        ones O(num_groups · log(num_groups)).
+        fewer than two groups are present. The cost is O(num_groups), or
+        O(num_groups · log(num_groups)) for absolute pairs, which sort.
 
     Raises:
         ValueError: If an option is none of those above.
@@ -149,8 +149,8 @@ def group_gap(
         offset = ops.square(offset) if distance == "squared" else ops.abs(offset)
         return ops.divide_no_nan(ops.sum(present * offset), count)
     if distance == "squared":
-        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pair need be formed; and as
-        # Σ (m_k − m̄) = 0, nothing flows through the center.
+        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pairs are formed; and because
+        # Σ (m_k − m̄) = 0, the center has no gradient.
         center = ops.stop_gradient(ops.divide_no_nan(ops.sum(present * means), count))
         squares = ops.sum(present * ops.square(means - center))
         return ops.divide_no_nan(2.0 * squares, count - 1.0) * _flag(count > 1, means)
@@ -170,7 +170,7 @@ def group_gap_slopes(
     between: Between = "pairs",
     shares: Tensor | None = None,
 ) -> Tensor:
-    r"""Derivative of `group_gap` by each group's mean error.
+    r"""Derivative of `group_gap` with respect to each group's mean error.
 
     $$\partial\,\mathrm{gap} / \partial \bar e_k$$
 
@@ -180,10 +180,10 @@ def group_gap_slopes(
         means, is_present, distance, between, shares: As in `group_gap`.
 
     Returns:
-        Tensor `(num_groups,)`: without unit for the absolute distance, in the units
-        of the error for the squared one; 0 for an absent group, and 0 throughout if
-        fewer than two are present. The slopes add up to 0. Where means coincide, the
-        absolute distance has a kink and its slope is one of many.
+        Tensor `(num_groups,)`: dimensionless for the absolute distance, in the units
+        of the error for the squared one; 0 for an absent group, and all 0 if fewer
+        than two are present. The slopes sum to 0. Where means coincide, the absolute
+        distance has a kink, and this is one of its subgradients.
 
     Raises:
         ValueError: If an option is none of those above.
@@ -217,7 +217,7 @@ def group_gap_slopes(
         center = ops.divide_no_nan(ops.sum(present * means), count)
         slopes = 4.0 * present * (means - center)
         return ops.divide_no_nan(slopes, count - 1.0) * _flag(count > 1, means)
-    # Of the sorted means, as in `group_gap`; `rank` is each group's place among them.
+    # As in `group_gap`; `rank` is each group's position among the sorted means.
     order = ops.argsort(ops.where(is_present, means, _largest(means)))
     rank = ops.cast(ops.argsort(order), means.dtype)
     slopes = present * (2.0 * rank - count + 1.0)
@@ -225,7 +225,7 @@ def group_gap_slopes(
 
 
 def extremes(means: Tensor, is_present: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest and the smallest mean of the present groups; 0 and 0 if none is."""
+    """The largest and smallest mean of the present groups; 0 and 0 if none is present."""
     is_any = ops.any(is_present)
     highest = ops.max(ops.where(is_present, means, -_largest(means)))
     lowest = ops.min(ops.where(is_present, means, _largest(means)))
@@ -234,7 +234,7 @@ def extremes(means: Tensor, is_present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _largest(means: Tensor) -> Tensor:
-    """A number above every mean that still can be subtracted: not infinity."""
+    """A number above every mean, but finite, so that it can be subtracted."""
     return ops.full_like(means, 1e30)
 
 

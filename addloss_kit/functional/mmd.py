@@ -34,26 +34,26 @@ def group_mmd(
       + \operatorname*{mean}_{b \ne b' \in k} \kappa(b, b')
       - 2 \operatorname*{mean}_{a \in j,\, b \in k} \kappa(a, b)$$
 
-    with means weighted by the products of the rows' weights. No row is compared
-    with itself, so a small batch is not biased upwards: the expectation is that of
-    all rows, and a batch's value may be negative. That holds for a fixed `length`.
+    with means weighted by the products of the rows' weights. No row is paired with
+    itself, so small batches are not biased upwards: the expectation is the value of
+    all rows, and a batch's value may be negative. This holds for a fixed `length`.
 
     Args:
         y_pred: Float tensor `(batch,)` or `(batch, …)`; the distance between two
             rows is Euclidean over all their elements.
-        group_ids: Integer tensor `(batch,)` in `[0, num_groups)`; a row with
-            another id (-1 by custom) is left out.
-        sample_weight: Optional non-negative float tensor `(batch,)`; 1 if none.
-        num_groups: Number of groups, from 1.
+        group_ids: Integer tensor `(batch,)` in `[0, num_groups)`; a row with any
+            other id (by convention -1) is excluded.
+        sample_weight: Optional non-negative float tensor `(batch,)`; 1 by default.
+        num_groups: Number of groups, at least 1.
         kernel: `"gaussian"`, $\exp(-d^2 / 2\ell^2)$, or `"laplacian"`,
-            $\exp(-d / \ell)$, with $d$ the distance of two rows.
-        length: ℓ, in the units of `y_pred`. If none, the root mean square
-            distance between the batch's rows, without gradient: then the value
-            does not depend on units, but a little on the batch.
+            $\exp(-d / \ell)$, with $d$ the distance between two rows.
+        length: ℓ, in the units of `y_pred`. Defaults to the root mean square
+            distance between the batch's rows, without gradient: then the value does
+            not depend on units, but slightly on the batch.
 
     Returns:
-        Scalar tensor without unit, at most 2; 0 if fewer than two groups have two
-        rows with weight. A group with fewer is left out. Time and memory are
+        Dimensionless scalar tensor, at most 2; 0 if fewer than two groups have two
+        rows with weight. Groups with fewer are excluded. Time and memory are
         O(batch² + num_groups).
 
     Raises:
@@ -92,8 +92,8 @@ def group_mmd(
         return ops.segment_sum(values, segments, num_segments=num_groups + 1)
 
     total = group_sums(weight)
-    # Σ w·w' over the ordered pairs of different rows: summed row by row, as
-    # (Σw)² − Σw² would leave rounding where a group has one row.
+    # Σ w·w' over the ordered pairs of distinct rows, summed row by row, because
+    # (Σw)² − Σw² would leave a rounding error for a group with one row.
     partners = ops.take(total, segments) - weight
     has_partner = group_sums(ops.cast(weight > 0, weight.dtype)) > 1.5
     pairs = group_sums(weight * partners)
@@ -107,7 +107,7 @@ def group_mmd(
     within = ops.divide_no_nan(is_used, ops.take(pairs, segments))
     share = ops.divide_no_nan(is_used, ops.take(total, segments))
     # Over the n groups: Σ_{j<k} (A_jj + A_kk − 2 A_jk) = (n−1) Σ A_jj − Σ_{j≠k} A_jk,
-    # so pairs of rows are formed, but no pairs of groups.
+    # so no pairs of groups are formed, only pairs of rows.
     same = ops.sum(within[:, None] * weight[None, :] * similarity * is_same * is_other_row)
     cross = ops.sum(share[:, None] * share[None, :] * similarity * (1.0 - is_same))
     value = ops.divide_no_nan((num - 1.0) * same - cross, 0.5 * num * (num - 1.0))
@@ -124,13 +124,13 @@ def _similarity(
         both = weight[:, None] * weight[None, :]
         apart = ops.sum(both) - ops.sum(ops.square(weight))
         mean = ops.divide_no_nan(ops.sum(both * square), apart)
-        # All rows equal: any length will do.
+        # If all rows are equal, any length works.
         scale = ops.stop_gradient(ops.where(mean > 0, mean, ops.ones_like(mean)))
     else:
         scale = float(length) ** 2
     if kernel == "gaussian":
         return ops.exp(-0.5 * square / scale)
-    # The slope of the distance is infinite at 0, so take that of a stand-in there.
+    # The slope of the distance is infinite at 0, so use a stand-in there.
     is_apart = square > 0
     ratio = ops.where(is_apart, square / scale, ops.ones_like(square))
     distance = ops.where(is_apart, ops.sqrt(ratio), ops.zeros_like(square))

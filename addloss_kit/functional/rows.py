@@ -1,4 +1,4 @@
-"""How a weight meets values of another rank: one rule for the whole kit."""
+"""How a weight is aligned with values of another rank: one rule for the whole kit."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from addloss_kit.keras_internals.masks import mask_of
 
 
 def align_weight(weight: Tensor, values: Tensor) -> Tensor:
-    """Bring `weight` to the rank of `values`, first axes on first axes.
+    """Bring `weight` to the rank of `values`, matching leading axes.
 
-    A weight with fewer axes than the values is repeated along the axes that it
-    lacks: a weight per row serves every step and every element of the row. A
-    weight with more axes is averaged over the surplus: a weight per element
-    weighs the row's loss by its mean.
+    A weight with fewer axes than the values is broadcast along the missing ones: a
+    weight per row applies to every step and element of the row. A weight with more
+    axes is averaged over the extra ones: weights per element weight the row's loss
+    by their mean.
 
     Args:
         weight: Tensor `(batch,)`, `(batch, time)`, `(batch, time, outputs)`, …
-        values: Tensor whose rank is wanted.
+        values: Tensor of the target rank.
 
     Returns:
-        Tensor of the rank of `values`, in its dtype.
+        Tensor with the rank and dtype of `values`.
     """
     weight = ops.cast(weight, values.dtype)
     rank, wanted = len(weight.shape), len(values.shape)
@@ -33,17 +33,17 @@ def align_weight(weight: Tensor, values: Tensor) -> Tensor:
 
 
 def own_mask(values: Tensor, mask: Tensor | None = None) -> Tensor | None:
-    """The mask that a tensor carries, joined with another one.
+    """The Keras mask of a tensor, combined with another one.
 
-    A Keras layer marks the padded steps of its output so, and a Keras loss the
-    values that do not count: those of `ignore_class`, say.
+    Keras layers mask the padded steps of their output, and Keras losses the values
+    that do not count, such as those of `ignore_class`.
 
     Args:
         values: Tensor `(batch, …)`.
         mask: Boolean tensor or `None`.
 
     Returns:
-        Boolean tensor, true where both are; `None` where there is neither.
+        Boolean tensor, true where both are true; `None` if there is neither.
     """
     own = mask_of(values)
     if own is None or mask is None:
@@ -57,10 +57,10 @@ def row_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     Args:
         values: Tensor `(batch, …)`.
         mask: Optional boolean tensor `(batch, …)` of at most the rank of
-            `values`; where it is false the value does not count.
+            `values`; where it is false, the value does not count.
 
     Returns:
-        Tensor `(batch,)`; 0 for a row that is masked throughout.
+        Tensor `(batch,)`; 0 for a fully masked row.
     """
     axes = tuple(range(1, len(values.shape)))
     if not axes:

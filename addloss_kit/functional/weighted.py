@@ -48,15 +48,15 @@ def weighted_mse(y_true: Tensor, y_pred: Tensor, sample_weight: Tensor) -> Tenso
         y_true: Float tensor `(batch, outputs)`.
         y_pred: Float tensor `(batch, outputs)`.
         sample_weight: Non-negative float tensor `(batch, outputs)`, or
-            `(outputs,)`: then each weight is counted **once** in the
-            denominator, not once a row, so the value grows with the batch.
-            Repeat it over the rows if a mean over rows is meant.
+            `(outputs,)`: then the denominator counts each weight **once**, not
+            once per row, so the value grows with the batch. For a mean over rows,
+            repeat it for every row.
 
     Returns:
         Scalar tensor in the squared units of `y_true`; 0 if the weights sum to 0.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not match.
 
     Example:
         >>> y_true = [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
@@ -87,7 +87,8 @@ def weighted_rmse(
     $$\sqrt{\textstyle\sum_i w_i (y_i - \hat y_i)^2 \,/\, \sum_i w_i}$$
 
     With equal weights it is the RMSE. Do not confuse it with
-    `weighted_residual_norm`, whose weight sum stands outside the root.
+    `weighted_residual_norm`, which divides by the sum of the weights outside the
+    root.
 
     Args:
         y_true: Float tensor `(batch, outputs)`, or of any rank from 1.
@@ -95,7 +96,7 @@ def weighted_rmse(
         sample_weight: Non-negative float tensor of the same shape. Only its
             ratios matter: scaling every weight leaves the result unchanged.
         over: `"batch"`: one root over all rows and outputs. `"sample"`: a root
-            per row over its outputs, then the mean over the rows that have any
+            per row over its outputs, then the mean over the rows with nonzero
             weight.
 
     Returns:
@@ -133,19 +134,19 @@ def weighted_residual_norm(
 
     $$\sqrt{\textstyle\sum_i w_i (y_i - \hat y_i)^2} \,/\, \sum_i w_i$$
 
-    Not an RMSE: weights four times as large halve it, and ten times the data
-    divide it by about √10.
+    Not an RMSE: weights four times as large halve it, and ten times as much data
+    divides it by about √10.
 
     Args:
         y_true: Float tensor `(batch, outputs)`, or of any rank from 1.
         y_pred: Float tensor of the same shape.
         sample_weight: Non-negative float tensor of the same shape.
         over: `"batch"`: one norm over all rows and outputs. `"sample"`: a norm
-            per row over its outputs, then the mean over the rows that have any
+            per row over its outputs, then the mean over the rows with nonzero
             weight.
 
     Returns:
-        Scalar tensor in the units of `y_true` per square root of the weight's;
+        Scalar tensor in the units of `y_true` over the square root of the weight's;
         0 if the weights sum to 0. The gradient is 0, not NaN, at a perfect fit.
 
     Raises:
@@ -216,7 +217,7 @@ def _root_totals(
 
 
 def _as_floats(y_true: Tensor, y_pred: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Tensors of one float dtype: that of `y_pred`, else the default."""
+    """Tensors cast to the float dtype of `y_pred`."""
     y_pred = ops.convert_to_tensor(y_pred)
     if "float" not in str(y_pred.dtype):
         raise TypeError(

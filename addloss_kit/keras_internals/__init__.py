@@ -1,5 +1,5 @@
-"""What Keras keeps private, and what else has no public way: all of it, and only here.
+"""The only code that uses private names of Keras and other packages.
 
-Each function says why there is no public way; `tests/keras_internals` has a test for
-each private name, which fails with that name when Keras moves it.
+Each function says why there is no public alternative; `tests/keras_internals` tests each
+private name, and names it when Keras moves it.
 """

@@ -1,6 +1,6 @@
-"""Walks on a functional graph: where a tensor comes from.
+"""Traversal of a functional graph: where a tensor comes from.
 
-Keras tells that by `KerasTensor._keras_history` and `Operation._inbound_nodes` alone;
+Only `KerasTensor._keras_history` and `Operation._inbound_nodes` hold that;
 `Model.layers` and `Layer.input` know only a layer's first call.
 """
 
@@ -42,7 +42,7 @@ def _node(tensor: KerasTensor) -> Any:
 
 
 def ancestors(tensors: Iterable[KerasTensor]) -> Iterator[KerasTensor]:
-    """Every KerasTensor that the given ones are computed from, and themselves."""
+    """The given KerasTensors and every one that they are computed from."""
     stack, seen = list(tensors), set()
     while stack:
         tensor = stack.pop()
@@ -65,8 +65,8 @@ def input_tensors(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:
 def give_layer_names(inputs: Any) -> None:
     """Rename Inputs after their layers.
 
-    An Input without a name has two: the tensor's own, by which data is fed, and the
-    layer's, which is all that a reload knows.
+    An unnamed Input has two names: the tensor's, by which data are fed, and the
+    layer's, which is the only one that survives a reload.
     """
     for tensor in keras.tree.flatten(inputs):
         tensor.name = producer(tensor).name
@@ -75,8 +75,8 @@ def give_layer_names(inputs: Any) -> None:
 def output_names(outputs: Any) -> list[str]:
     """A name for each tensor of a structure of outputs, in flattened order.
 
-    The keys of a dict, else the names of the layers they come from; `output_0`,
-    `output_1`, … where these are not one for each.
+    The keys of a dict, otherwise the names of the layers they come from, or
+    `output_0`, `output_1`, … if those are not unique.
     """
     flat = keras.tree.flatten(outputs)
     if isinstance(outputs, Mapping):
@@ -90,7 +90,7 @@ def output_names(outputs: Any) -> list[str]:
 
 
 def all_layers(model: keras.Model) -> list[Any]:
-    """The layers of a model, those within other layers too, and the model itself.
+    """All layers of a model, including nested ones, and the model itself.
 
     `Model.layers` stops at the first level.
     """

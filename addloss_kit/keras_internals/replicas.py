@@ -1,7 +1,7 @@
-"""Sums across replicas; the only code that knows of `tf.distribute`.
+"""Sums across replicas; the only code that uses `tf.distribute`.
 
-On JAX, `keras.distribution` gives global semantics by itself: a sum over the batch
-axis is the sum over all devices. So only TensorFlow needs anything here.
+On JAX, `keras.distribution` has global semantics: a sum over the batch axis is the sum
+over all devices. So only TensorFlow needs anything here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from addloss_kit.keras_internals.graph import all_layers
 
 
 def sum_over_replicas(totals: Totals) -> Totals:
-    """Add up a nest of additive tensors over the replicas in sync.
+    """Sum a nest of additive tensors over the replicas in sync.
 
     Args:
         totals: Nest (tuple, list, dict) of tensors that are sums over the rows
@@ -25,7 +25,7 @@ def sum_over_replicas(totals: Totals) -> Totals:
 
     Returns:
         The same nest with the sums over the whole batch. The gradient is exact:
-        each replica receives that of its own rows.
+        each replica receives the gradient of its own rows.
     """
     if keras.backend.backend() != "tensorflow":
         return totals
@@ -40,14 +40,14 @@ def sum_over_replicas(totals: Totals) -> Totals:
 
 
 def gather_over_replicas(tensors: Any) -> Any:
-    """Bring the rows of all replicas together on each, for what does not add up.
+    """Gather the rows of all replicas on each one, for what is not additive.
 
     Args:
         tensors: Nest of tensors `(batch, …)`, of this replica's rows.
 
     Returns:
         The same nest with the rows of the whole batch. The gradient is exact: each
-        replica receives that of its own rows, summed over the replicas.
+        replica receives the gradient of its own rows, summed over the replicas.
     """
     if keras.backend.backend() != "tensorflow":
         return tensors
@@ -62,9 +62,9 @@ def gather_over_replicas(tensors: Any) -> Any:
 
 
 def unscale_loss(loss: Tensor) -> Tensor:
-    """The loss as it is logged, from what a replica's `compute_loss` returns.
+    """The loss to log, from the value that a replica's `compute_loss` returns.
 
-    Keras divides that by the number of replicas, whose gradients it adds up.
+    Keras divides that value by the number of replicas, because it sums their gradients.
 
     Args:
         loss: Scalar tensor.
@@ -78,17 +78,17 @@ def unscale_loss(loss: Tensor) -> Tensor:
 
 
 class ReplicaLosses(threading.local):
-    """The losses that a layer has added, apart for each replica.
+    """The losses that a layer has added, kept separate for each replica.
 
     `tf.distribute.MirroredStrategy` runs one thread per replica over the same
-    layers, one at a time; whenever one needs the others (an all-reduce, the
-    update of a weight, a synchronised BatchNormalization) it waits and the next
+    layers, one at a time; whenever a thread needs the others (an all-reduce, a
+    weight update, a synchronised BatchNormalization), it waits and the next one
     runs. Keras keeps a layer's losses in one list, `Layer._losses`, so after such
-    a change of threads a replica would clear what another has added and read
-    what is not its own: the logged loss came out at 1.5 times its value on 2
-    replicas, and activity regularisers lost their gradient. With one list per
-    thread a replica sees what it alone has added. It is used as Keras uses the
-    list: extended, copied by a slice, cleared.
+    a switch a replica would clear another's losses and read the wrong ones: on 2
+    replicas the logged loss was 1.5 times its value, and activity regularisers
+    lost their gradient. With one list per thread, a replica sees only the losses
+    that it added. It supports what Keras does with the list: extending, copying
+    by slice, clearing.
     """
 
     def __init__(self) -> None:  # runs in each thread that touches the object
@@ -105,10 +105,10 @@ class ReplicaLosses(threading.local):
 
 
 def separate_losses(model: keras.Model) -> None:
-    """Keep the losses of the model's layers apart where replicas share them.
+    """Keep the layers' losses separate if replicas share the layers.
 
     Args:
-        model: A model, made in the scope of its strategy.
+        model: A model, created in the scope of its strategy.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -117,5 +117,5 @@ def separate_losses(model: keras.Model) -> None:
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return
     for layer in all_layers(model):
-        # Past Keras's own `__setattr__`, which would copy it into a list.
+        # Bypasses Keras's `__setattr__`, which would copy it into a list.
         object.__setattr__(layer, "_losses", ReplicaLosses())

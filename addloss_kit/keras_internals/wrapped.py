@@ -1,7 +1,7 @@
 """The function inside Keras's losses and metrics, and its arguments.
 
-`LossFunctionWrapper` and `MeanMetricWrapper` hand their function out by `get_config`
-alone, which forgets arguments (`Huber` its `delta`, `CosineSimilarity` its `axis`).
+`LossFunctionWrapper` and `MeanMetricWrapper` expose their function only in `get_config`,
+which drops arguments (`delta` of `Huber`, `axis` of `CosineSimilarity`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def function_name(metric: Any) -> str:
-    """The name of the function that a metric averages; `""` for another kind."""
+    """The name of the function that a metric averages; `""` for other metrics."""
     return getattr(getattr(metric, "_fn", None), "__name__", "")
 
 
 def function_arguments(loss: Any) -> dict[str, Any]:
-    """The arguments that a loss object calls its function with."""
+    """The arguments with which a loss object calls its function."""
     return dict(getattr(loss, "_fn_kwargs", {}))

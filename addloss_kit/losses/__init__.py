@@ -1,4 +1,4 @@
-"""Losses as terms: config and state around the formulas of `functional`."""
+"""Losses as terms: the formulas of `functional` with config and state."""
 
 from addloss_kit.fields import Field as Field
 from addloss_kit.losses.asymmetric import (

@@ -1,4 +1,4 @@
-"""AsymmetricAbsoluteError: too much and too little at different prices."""
+"""AsymmetricAbsoluteError: over- and underestimates at different prices."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from addloss_kit.per_sample_error import as_keras_target
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 class AsymmetricAbsoluteError(LossTerm):
-    r"""Absolute error with one price for too much and another for too little.
+    r"""Absolute error with different prices for over- and underestimates.
 
     $$\text{over}\cdot(\hat y - y) \text{ where } \hat y > y, \quad
       \text{else } \text{under}\cdot(y - \hat y)$$
 
     averaged over the outputs, then over the rows. It is the quantile (pinball)
-    loss in other words: the best constant prediction is the quantile of the
+    loss up to a factor: the best constant prediction is the quantile of the
     targets at `under / (over + under)`, and `over = under = 1` is the mean
     absolute error.
 
     Args:
-        over: Price of a unit too much, from 0.
-        under: Price of a unit too little, from 0.
+        over: Price per unit of overestimate, at least 0.
+        under: Price per unit of underestimate, at least 0.
         name: Key in the history; `"asymmetric_absolute_error"`.
 
     Call arguments:
         y_true, y_pred: `(batch, outputs)`, or `(batch, time, outputs)`.
-        sample_weight: Optional; see `functional.align_weight`. As for Keras's
-            losses the weighted errors are divided by the number of rows.
+        sample_weight: Optional; see `functional.align_weight`. As in Keras's
+            losses, the weighted errors are divided by the number of rows.
 
     Returns:
         Scalar in the units of `y_true`; the gradient is 0 at a perfect fit.

@@ -1,4 +1,4 @@
-"""Bounds on groups' mean errors and on their gap, held by multipliers."""
+"""Bounds on groups' mean errors and on their gap, enforced by multipliers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentu
 
 
 class _Constraint(GroupTerm):
-    """What both share: running totals, multipliers, and the verdict."""
+    """The base of both: running totals, multipliers, and whether the bound is met."""
 
     _project = staticmethod(positive_part)
 
@@ -58,37 +58,37 @@ class _Constraint(GroupTerm):
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 class BoundedGroupLoss(_Constraint):
-    r"""Holds the mean error of every group at or below a bound.
+    r"""Keeps the mean error of every group at or below a bound.
 
     $$\bar e_k \le b_k \text{ for every group } k$$
 
-    Give it beside the loss that is to be minimised under the bounds, with weight
-    1: `losses=["mse", BoundedGroupLoss(2, bound=0.3)]`. An augmented Lagrangian
-    (see `multipliers.Multipliers`) in units of the bound, so that neither
-    `step_size` nor `penalty` depends on the units of the target: after a step
+    Use it with weight 1, together with the loss to minimise subject to the bounds:
+    `losses=["mse", BoundedGroupLoss(2, bound=0.3)]`. It is an augmented Lagrangian
+    (see `multipliers.Multipliers`) in units of the bound, so neither `step_size`
+    nor `penalty` depends on the units of the target: after a step
     $\lambda_k \leftarrow [\lambda_k + \eta\,(\hat e_k - b_k)/b_k]_+$, and a
-    group that the batch lacks keeps its multiplier. The value in the history is
-    that of the Lagrangian's addend; it is negative where a group has come to lie
-    below its bound and its multiplier is still on the way down.
+    group missing from the batch keeps its multiplier. The logged value is this
+    term of the Lagrangian; it is negative while a group is below its bound and its
+    multiplier is still decreasing.
 
-    A bound that asks for much of a small group needs a multiplier far above 1, which
-    takes long at the default `step_size`: raise that, or give the other losses a
-    smaller weight, as only the proportion counts.
+    A tight bound on a small group needs a multiplier far above 1, which takes long
+    at the default `step_size`: increase it, or give the other losses a smaller
+    weight, because only the ratio matters.
 
-    If no model can meet the bounds, the multipliers grow without end while their
-    ratios settle on those that make the largest ē_k / b_k smallest: see
-    `<name>_multiplier_0` in the history. To minimise that in the first place, use
+    If no model can meet the bounds, the multipliers grow without bound, while their
+    ratios converge to those that minimise the largest ē_k / b_k: see
+    `<name>_multiplier_0` in the history. To minimise that directly, use
     `WorstGroup`.
 
     Args:
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
         bound: Positive number in the units of the error, or one per group.
         error: Error of a sample, as in `GroupGap`.
-        step_size: η, how far a multiplier moves in a step at a violation of 100 %.
-        penalty: c, the force that a violation of 100 % or more has at once.
+        step_size: η, how far a multiplier moves per step at a violation of 100 %.
+        penalty: c, the immediate force at a violation of 100 % or more.
         momentum: How much of the running totals a step keeps, `"auto"` or in
-            `[0, 1)`, as in `GroupGap`; it smooths the penalty's view of ē_k.
-        tolerance: By what share a bound may be exceeded and `is_met` still be 1.
+            `[0, 1)`, as in `GroupGap`; it smooths the ē_k used by the penalty.
+        tolerance: Fraction by which a bound may be exceeded with `is_met` still 1.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history; `"bounded_group_loss"`.
 
@@ -97,13 +97,13 @@ class BoundedGroupLoss(_Constraint):
         group_ids: `(batch,)` integers.
         sample_weight: Optional, `(batch,)`; weights per element are averaged.
 
-    In the history, beside the value: `<name>_multiplier_0`, … (of more than ten
-    groups `<name>_largest_multiplier`), and `<name>_is_met`, the share of the
-    epoch's steps at which the running means kept the bounds. For a verdict on the
-    epoch's exact means, also in validation, add `metrics.BoundIsMet`.
+    The history also has `<name>_multiplier_0`, … (with more than ten groups,
+    `<name>_largest_multiplier`), and `<name>_is_met`, the fraction of the epoch's
+    steps at which the running means met the bounds. To check the epoch's exact
+    means, also in validation, add `metrics.BoundIsMet`.
 
     Raises:
-        ValueError: If a bound is not positive, or their number is not K.
+        ValueError: If a bound is not positive, or there are not K of them.
 
     Reference:
         Agarwal, Dudík, Wu, "Fair regression", ICML 2019, for the constraint.
@@ -174,38 +174,38 @@ class BoundedGroupLoss(_Constraint):
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 class GroupGapConstraint(_Constraint):
-    r"""Holds the gap between any two groups' mean errors at or below a bound.
+    r"""Keeps the gap between any two groups' mean errors at or below a bound.
 
     $$|\bar e_j - \bar e_k| \le b \text{ for all pairs} \iff
       \text{there is a } t \text{ with } |\bar e_k - t| \le b/2 \text{ for every } k$$
 
-    (from left to right take for $t$ the middle of the largest and the smallest
-    mean; from right to left add the two halves up). So the pairs need K
-    constraints, not K(K−1)/2, and $t$ is minimised over like any parameter. Both
-    sides of a constraint share one signed multiplier $\nu_k$: its positive part
-    pushes the group's error down, its negative part up. For two groups
-    $\nu_0 = -\nu_1$, whose two parts are the two multipliers of the pair.
+    (left to right: let $t$ be the midpoint between the largest and the smallest
+    mean; right to left: add the two halves). So all pairs need only K constraints,
+    not K(K−1)/2, and $t$ is minimised over like any parameter. Both sides of a
+    constraint share one signed multiplier $\nu_k$: its positive part pushes the
+    group's error down, its negative part up. For two groups $\nu_0 = -\nu_1$,
+    whose two parts are the two multipliers of the pair.
 
-    Give it beside the loss that is to be minimised under the bound, with weight
-    1: `losses=["mse", GroupGapConstraint(2, bound=0.1)]`. It is an augmented
-    Lagrangian as `BoundedGroupLoss` is, in units of the overall mean error. A
-    group that the batch lacks keeps its multiplier.
+    Use it with weight 1, together with the loss to minimise subject to the bound:
+    `losses=["mse", GroupGapConstraint(2, bound=0.1)]`. Like `BoundedGroupLoss`, it
+    is an augmented Lagrangian, in units of the overall mean error. A group missing
+    from the batch keeps its multiplier.
 
-    A negative part makes a group's error *larger*: that closes a gap by levelling
-    down. Where that is not wanted, bound the errors with `BoundedGroupLoss`. A gap
-    bound is not convex, so another start may end in another optimum.
+    A negative part makes a group's error *larger*, which closes the gap by levelling
+    down. To avoid that, bound the errors with `BoundedGroupLoss`. A bound on the gap
+    is not convex, so different starts may end in different optima.
 
     Args:
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
-        bound: Number from 0, in the units of the error. A bound much smaller than
-            the standard error of the groups' means cannot be seen in the data.
+        bound: Number of at least 0, in the units of the error. The data cannot
+            resolve a bound much smaller than the standard error of the groups' means.
         error: Error of a sample, as in `GroupGap`.
-        step_size: η, how far a multiplier moves in a step at a violation as large as
+        step_size: η, how far a multiplier moves per step at a violation as large as
             the overall mean error.
-        penalty: c, the force that such a violation, or a larger one, has at once.
+        penalty: c, the immediate force at such a violation, or a larger one.
         momentum: How much of the running totals a step keeps, `"auto"` or in
-            `[0, 1)`, as in `GroupGap`; it smooths the penalty's view of ē_k.
-        tolerance: By what share the bound may be exceeded and `is_met` still be 1.
+            `[0, 1)`, as in `GroupGap`; it smooths the ē_k used by the penalty.
+        tolerance: Fraction by which the bound may be exceeded with `is_met` still 1.
         group_ids: Name of the Input that holds the ids.
         name: Key in the history; `"group_gap_constraint"`.
 
@@ -214,10 +214,10 @@ class GroupGapConstraint(_Constraint):
         group_ids: `(batch,)` integers.
         sample_weight: Optional, `(batch,)`; weights per element are averaged.
 
-    In the history, beside the value: `<name>_multiplier_0`, … (of more than ten
-    groups `<name>_largest_multiplier`), `<name>_gap` (of the running means) and
-    `<name>_is_met`, the share of the epoch's steps at which that kept the bound.
-    For a verdict on the epoch's exact means, also in validation, add
+    The history also has `<name>_multiplier_0`, … (with more than ten groups,
+    `<name>_largest_multiplier`), `<name>_gap` (of the running means) and
+    `<name>_is_met`, the fraction of the epoch's steps at which that gap met the
+    bound. To check the epoch's exact means, also in validation, add
     `metrics.BoundIsMet`.
 
     Raises:
@@ -257,7 +257,7 @@ class GroupGapConstraint(_Constraint):
         self.bound = float(bound)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        # t of the formula: what the groups' means are to lie near.
+        # t in the formula: the center of the groups' means.
         self.center = self.add_weight(
             name="center",
             shape=(),
@@ -282,8 +282,8 @@ class GroupGapConstraint(_Constraint):
         held = ops.convert_to_tensor(self.center)  # JAX: `where` takes no variable
         highest, lowest = extremes(known, weight > 0)
         center = ops.where(is_first, 0.5 * (highest + lowest), held)
-        # One Newton step towards the t at which the forces add up to 0, the
-        # minimum over t: the slope of their sum is the penalty of the active ones.
+        # One Newton step towards the minimum over t, where the forces sum to 0. The
+        # slope of that sum is the penalty of the active ones.
         offset = (means - center) * present
         forces = self.multipliers.forces(ops.stop_gradient(offset), half, penalty, unit)
         slope = ops.sum(ops.cast(forces != 0, means.dtype) * penalty)

@@ -1,4 +1,4 @@
-"""Contrastive: distances of pairs, alike and not."""
+"""Contrastive: distances of pairs that are alike or not."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class Contrastive(LossTerm):
     pair that is alike, else 0. (The paper writes $Y = 0$ for a pair that is
     alike, and a factor ½ before both parts: its value is half of this one.)
 
-    The form $y \log d + (1 - y) \log(1 - d)$ that one meets under the same name
-    is another loss: with $d$ a similarity in (0, 1), its negative is the binary
-    cross-entropy of "alike", so use `"binary_crossentropy"` for that. Without
-    the minus sign, as it is often printed, training makes it ever worse.
+    Some texts give $y \log d + (1 - y) \log(1 - d)$ under the same name. That is a
+    different loss: with $d$ a similarity in (0, 1), its negative is the binary
+    cross-entropy of "alike", so use `"binary_crossentropy"` for that. Without the
+    minus sign, as it is often printed, training makes the model worse.
 
     Args:
-        margin: Distance beyond which a pair that is not alike costs nothing,
-            above 0, in the units of the prediction.
+        margin: Distance beyond which a pair that is not alike costs nothing.
+            Positive, in the units of the prediction.
         name: Key in the history; `"contrastive"`.
 
     Call arguments:
         y_true: `(batch, 1)`, 1 for a pair that is alike, 0 for one that is not.
-        y_pred: `(batch, 1)`, distances from 0. A Euclidean distance needs a root
-            whose gradient is finite at 0: `functional.safe_sqrt`.
-        sample_weight: Optional; see `functional.align_weight`. As for Keras's
-            losses the weighted values are divided by the number of pairs.
+        y_pred: `(batch, 1)`, distances of at least 0. A Euclidean distance needs a
+            root whose gradient is finite at 0: `functional.safe_sqrt`.
+        sample_weight: Optional; see `functional.align_weight`. As in Keras's
+            losses, the weighted values are divided by the number of pairs.
 
     Returns:
         Scalar in the squared units of `y_pred`.
 
     Raises:
-        ValueError: If the margin is not above 0, or the shapes differ.
+        ValueError: If the margin is not positive, or the shapes differ.
 
     Reference:
         Hadsell, Chopra, LeCun, "Dimensionality reduction by learning an
@@ -60,7 +60,7 @@ class Contrastive(LossTerm):
 
     def __init__(self, margin: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # At 0 pairs that are not alike would cost nothing.
+        # With a margin of 0, pairs that are not alike would cost nothing.
         check_positive(margin=margin)
         self.margin = float(margin)
 

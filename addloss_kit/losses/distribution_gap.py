@@ -1,4 +1,4 @@
-"""GroupDistributionGap: the groups' predictions, not their errors, made alike."""
+"""GroupDistributionGap: make the groups' predictions similar, not their errors."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from addloss_kit.losses.loss_term import LossTerm
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 class GroupDistributionGap(LossTerm):
-    r"""How far the distributions of the groups' predictions lie apart (MMD²).
+    r"""How far apart the distributions of the groups' predictions are (MMD²).
 
-    It takes no target: it asks that a prediction tell as little as possible about
-    the group, whatever the errors (demographic parity). Give the rows that it
-    shall not compare the id -1: with only the rows of `y_true == 0` in groups, it
-    asks for equal false positive rates, and so on.
+    It takes no target: it makes predictions reveal as little as possible about the
+    group, whatever the errors (demographic parity). Give rows that it should not
+    compare the id -1: if only the rows with `y_true == 0` are in groups, it equalises
+    false positive rates, and so on.
 
     The estimate is the unbiased U-statistic of the batch (see
     `functional.group_mmd`), so it needs no running state: on average over the
-    batches its gradient is that of all rows, whatever the batch size, and a group
-    that has fewer than two rows in the batch contributes nothing. It may be
-    negative. With `make_dataset(balance_groups=True)` no group is ever absent.
+    batches its gradient is that of all rows, at any batch size, and a group with
+    fewer than two rows in the batch contributes nothing. It may be negative. With
+    `make_dataset(balance_groups=True)` no group is ever absent.
 
     Args:
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
         kernel: `"gaussian"` or `"laplacian"`.
-        length: Length of the kernel in the units of the prediction; much shorter
-            than the distance between two groups it has no gradient. If none, the
-            root mean square distance between the batch's rows.
-        group_ids: Name of the Input that holds the ids, where a model has more
-            than one group attribute.
+        length: Length scale of the kernel in the units of the prediction; if it is
+            much shorter than the distance between two groups, there is no gradient.
+            Defaults to the root mean square distance between the batch's rows.
+        group_ids: Name of the Input that holds the ids, if a model has more than one
+            group attribute.
         name: Key in the history; `"group_distribution_gap"`.
 
     Call arguments:
@@ -47,7 +47,7 @@ class GroupDistributionGap(LossTerm):
         sample_weight: Optional, `(batch,)`; weights per element are averaged.
 
     Returns:
-        Scalar without unit, the mean over pairs of present groups. Time and memory
+        Dimensionless scalar, the mean over pairs of present groups. Time and memory
         are O(batch² + K).
 
     Example:
@@ -95,8 +95,8 @@ class GroupDistributionGap(LossTerm):
         weight = ops.ones_like(ops.cast(ids, y_pred.dtype))
         if sample_weight is not None:
             weight = functional.align_weight(sample_weight, weight)
-        # Pairs of rows do not add up over replicas, so the rows are brought
-        # together, and every replica computes the whole batch's value.
+        # Sums over pairs of rows do not add up over replicas, so the rows are gathered,
+        # and every replica computes the whole batch's value.
         y_pred, ids, weight = gather_over_replicas((y_pred, ids, weight))
         value = functional.group_mmd(
             y_pred,

@@ -1,4 +1,4 @@
-"""What every term on groups' mean errors shares: totals and Inputs."""
+"""The base of all terms on groups' mean errors: totals and Inputs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class GroupTerm(LossTerm):
         num_groups: Number of groups K.
         error: Error of a sample; see `per_sample_error.PerSampleError`.
         group_ids: Name of the Input that holds the ids.
-        name: Key in the history. With an Input of another name, that name goes
-            before it, so that terms on two attributes do not collide.
+        name: Key in the history. If `group_ids` is not the default, the default name
+            is prefixed with it, so that terms on two attributes do not collide.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class GroupTerm(LossTerm):
         errors, weights = functional.group_totals(
             error, group_ids, sample_weight, num_groups=self.num_groups
         )
-        # Rows without weight are padding: they do not make the batch larger.
+        # Rows without weight are padding: they do not count towards the batch size.
         count = ops.sum(ops.cast(rows > 0, error.dtype))
         return {"error": errors, "weight": weights, "rows": count}
 
     def batch_means(self, totals: Totals) -> tuple[Tensor, Tensor]:
-        """Mean error and weight of each group in the batch at hand."""
+        """Mean error and weight of each group in the batch."""
         weight = totals["weight"]
         return functional.group_means(totals["error"], weight), weight
 

@@ -20,11 +20,11 @@ from addloss_kit.serialization import deserialize_loss, serialize_function
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 class KerasLoss(LossTerm):
-    """A Keras loss as a term, reduced by Keras's own rule.
+    """A Keras loss as a term, reduced as in Keras.
 
     Args:
-        loss: Name, class, object or function, as `compile(loss=...)` takes it.
-        name: Key in the history; the loss's own name if none is given.
+        loss: Name, class, object or function, as in `compile(loss=...)`.
+        name: Key in the history. Defaults to the name of the loss.
 
     Call arguments:
         y_true, y_pred: As the loss takes them.
@@ -32,8 +32,8 @@ class KerasLoss(LossTerm):
 
     Returns:
         Σ w·l / number of samples (or steps); Σ w·l for `reduction="sum"`;
-        Σ w·l / Σ w for `reduction="mean_with_sample_weight"`. Masked steps count
-        neither above nor below. A loss that is one number for the whole batch
+        Σ w·l / Σ w for `reduction="mean_with_sample_weight"`. Masked steps are
+        excluded from both sums. A loss that is one number for the whole batch
         (`Dice` without an `axis`) is multiplied by the mean weight, as in Keras.
 
     Raises:
@@ -46,8 +46,8 @@ class KerasLoss(LossTerm):
         self.error = self_error
         if self.error.reduction in (None, "none"):
             raise ValueError(
-                "A term is one number, so its loss needs a reduction. Construct it with "
-                f"`reduction='sum_over_batch_size'`. {received(reduction=None)}"
+                "A term is a single number, so its loss needs a reduction. Construct it "
+                f"with `reduction='sum_over_batch_size'`. {received(reduction=None)}"
             )
 
     def field(self, argument: str, prediction: KerasTensor) -> Field:
@@ -89,29 +89,30 @@ class FunctionLoss(LossTerm):
     """Any function of tensors as a term: each parameter names what it needs.
 
     A parameter that is neither a prediction nor an intermediate tensor becomes an
-    Input of its name, `(batch,)`: one number a row. Mind the shapes then: against
-    `(batch, outputs)` it broadcasts over the wrong axis. Multiply it with values
-    per row, or say what shape it has: `inputs={"delta": keras.Input((1,))}`.
+    Input of the same name, `(batch,)`: one number per row. Mind the shapes: with
+    `(batch, outputs)` it broadcasts over the wrong axis. Multiply it with values per
+    row, or declare its shape: `inputs={"delta": keras.Input((1,))}`.
 
     Args:
-        function: `f(y_true, y_pred, …)`, in `keras.ops` or in the code of the
-            backend; or any object with such a `__call__`. It returns a scalar, or
-            a value per row (or step, or element), which is averaged. A parameter
-            with a default becomes an Input only where `inputs=` has it. Save
-            needs it registered with Keras.
-        name: Key in the history; the function's name if none is given.
+        function: `f(y_true, y_pred, …)`, in `keras.ops` or in backend code; or any
+            object with such a `__call__`. It returns a scalar, or a value per row
+            (or step, or element), which is averaged. A parameter with a default
+            becomes an Input only if `inputs=` has it. To be saved, it must be
+            registered with Keras.
+        name: Key in the history. Defaults to the name of the function.
 
     Raises:
-        TypeError: If it returns no tensor.
-        ValueError: If it returns a scalar, takes no `sample_weight`, and the
-            model has weights for it: they could have no effect. If rows have met
-            rows: a `(batch,)` argument and a `(batch, 1)` prediction.
+        TypeError: If it does not return a tensor.
+        ValueError: If it returns a scalar and does not take `sample_weight`, but the
+            model has weights, which would have no effect. If broadcasting pairs
+            every row with every other: a `(batch,)` argument with a `(batch, 1)`
+            prediction.
     """
 
     def __init__(
         self, function: Callable[..., Tensor], *, name: str | None = None, **kwargs: Any
     ) -> None:
-        named = getattr(function, "func", function)  # that of a `functools.partial`
+        named = getattr(function, "func", function)  # unwraps `functools.partial`
         own_name = getattr(named, "__name__", type(named).__name__)
         super().__init__(name=name or snake_case(own_name.strip("<>")), **kwargs)
         self.function = function
@@ -127,7 +128,7 @@ class FunctionLoss(LossTerm):
         ]
 
     def call_function(self, arguments: Mapping[str, Any]) -> Tensor:
-        """What the function returns for arguments by name, as it stands."""
+        """The raw return value of the function for arguments by name."""
         given = {p.name: arguments[p.name] for p in self._takes if p.name in arguments}
         if "mask" in {p.name for p in self._takes}:
             given.setdefault("mask", None)
@@ -143,8 +144,8 @@ class FunctionLoss(LossTerm):
         values = self.call_function(arguments)
         if values is None or isinstance(values, (dict, list, tuple)):
             raise TypeError(
-                f"`{self.name}` must return a scalar or a value per row. For several "
-                f"losses pass several functions. {received(returned=type(values).__name__)}"
+                f"`{self.name}` must return a scalar or a value per row. For several losses, "
+                f"pass several functions. {received(returned=type(values).__name__)}"
             )
         values = ops.convert_to_tensor(values)
         self._check_rows_apart(values, arguments)
@@ -154,9 +155,9 @@ class FunctionLoss(LossTerm):
         return reduction_totals(values, weight, mask, "sum_over_batch_size", self, like)
 
     def _check_rows_apart(self, values: Tensor, arguments: Mapping[str, Tensor]) -> None:
-        """Refuse values `(batch, batch)`, which broadcasting makes in silence.
+        """Refuse values `(batch, batch)`, which come from unintended broadcasting.
 
-        For code of the backend, into which `building.broadcasting` cannot look.
+        For backend code, which `building.broadcasting` cannot inspect.
         """
         y_pred = arguments.get(Y_PRED)
         if y_pred is None or tuple(y_pred.shape[1:]) != (1,):
@@ -164,9 +165,10 @@ class FunctionLoss(LossTerm):
         vectors = [n for n, x in arguments.items() if x is not None and len(x.shape) == 1]
         if vectors and len(values.shape) == 2 and values.shape[1] != 1:
             raise ValueError(
-                f"`{self.name}` compares each row with all others, as {vectors} of shape "
-                "(batch,) meets a prediction of shape (batch, 1). Average over the outputs "
-                "first, or pass `inputs={'" + vectors[0] + "': keras.Input((1,))}`. "
+                f"`{self.name}` compares every row with every other: {vectors} of shape "
+                "(batch,) is broadcast with a prediction of shape (batch, 1). Average over "
+                "the outputs first, or pass "
+                "`inputs={'" + vectors[0] + "': keras.Input((1,))}`. "
                 f"{received(**{'value.shape': tuple(values.shape)})}"
             )
 
@@ -181,10 +183,10 @@ class FunctionLoss(LossTerm):
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 class SymbolicLoss(LossTerm):
-    """A scalar that the graph already computes, as Keras 2's `add_loss` took it.
+    """A scalar that the graph already computes, as in Keras 2's `add_loss`.
 
-    Over several replicas it is their mean, weighted by rows: exact for a value
-    that is itself a mean over rows.
+    Over several replicas it is their mean, weighted by rows, which is exact for a
+    value that is itself a mean over rows.
 
     Args:
         name: Key in the history.
@@ -205,8 +207,8 @@ def reduction_totals(
     """Keras's reduction as an additive pair `(total, count)`.
 
     Args:
-        values: Losses per sample `(batch,)` or step `(batch, time)`; a scalar
-            counts as a mean over rows, as a sum with `reduction="sum"`.
+        values: Losses per sample `(batch,)` or step `(batch, time)`; a scalar counts
+            as a mean over rows, or as a sum with `reduction="sum"`.
         sample_weight: Weights or `None`; see `functional.align_weight`.
         mask: Boolean mask of the prediction, or `None`.
         reduction: As in `keras.losses.Loss`.
@@ -214,14 +216,14 @@ def reduction_totals(
         arguments: What the values were computed from.
 
     Raises:
-        ValueError: If a scalar meets weights.
+        ValueError: If the values are a scalar and there are weights.
     """
     if len(values.shape) == 0:
         if sample_weight is not None:
             raise ValueError(
                 f"`{term.name}` returns one number for the whole batch, so sample weights "
-                "cannot be applied to it. Return a value per row, or take `sample_weight` "
-                f"as a parameter. {received(**{'value.shape': '()'})}"
+                "cannot be applied. Return a value per row, or take `sample_weight` as a "
+                f"parameter. {received(**{'value.shape': '()'})}"
             )
         if reduction == "sum":
             return values, ops.ones_like(values)
@@ -230,7 +232,7 @@ def reduction_totals(
         return ops.sum(values), ops.cast(ops.size(values), values.dtype)
     ones = ops.ones_like(values)
     weight = ones if sample_weight is None else align_weight(sample_weight, values) * ones
-    # A mask of more axes than the losses has been used up inside the loss (CTC).
+    # A mask with more axes than the losses was already applied inside the loss (CTC).
     valid = ones
     if mask is not None and len(mask.shape) <= len(values.shape):
         valid = align_weight(mask, values) * ones
@@ -242,9 +244,9 @@ def _scalar_totals(value: Tensor, arguments: Sequence[Tensor]) -> tuple[Tensor, 
     """A mean over rows as an additive pair `(total, rows)`.
 
     Args:
-        value: Scalar of the batch at hand.
+        value: Scalar of the batch.
         arguments: What it was computed from. The first tensor with a batch axis
-            says how many rows there are.
+            gives the number of rows.
     """
     batched = [tensor for tensor in arguments if len(tensor.shape) > 0]
     rows = ops.shape(batched[0])[0] if batched else 1

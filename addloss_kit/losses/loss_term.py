@@ -1,4 +1,4 @@
-"""LossTerm: one addend of the loss, with the arguments that it needs."""
+"""LossTerm: one term of the loss, with the arguments that it needs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from addloss_kit._types import KerasTensor, Shape, Tensor, Totals
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.keras_internals.replicas import sum_over_replicas
 
-# What the endpoint hands over by itself: never an Input.
+# Passed by the endpoint itself: never an Input.
 _NOT_AN_INPUT = ("mask", "training")
 
 
 class LossTerm(keras.layers.Layer):
-    """One addend of the loss: `totals` of the batch, then the `value` of them.
+    """One term of the loss: `totals` of the batch, and the `value` computed from them.
 
-    Write a subclass with two methods. The parameters of `totals` name what the
-    term needs: `y_pred` is the prediction, each other one becomes an Input of
-    its name (see `fields`), those with a default only where the model has it.
-    Whatever `totals` returns must add up over rows: that is what makes the term
-    exact over several devices. A term with state adds its weights in `build`.
+    A subclass defines these two methods. The parameters of `totals` name what the
+    term needs: `y_pred` is the prediction; every other one becomes an Input of the
+    same name (see `fields`), parameters with a default only if the model has that
+    Input. Whatever `totals` returns must add up over rows, which makes the term
+    exact on several devices. A term with state adds its weights in `build`.
 
     Args:
-        name: The key under which the history shows it. Snake case of the class
-            name if none is given.
-        **kwargs: What a `keras.layers.Layer` takes (`dtype`).
+        name: Key in the history. Defaults to the class name in snake case.
+        **kwargs: As in `keras.layers.Layer` (`dtype`).
 
     Call arguments:
-        Those of `totals`, as arrays or tensors; so a term can be tried out, or
-        given to `compile(loss=...)`, where `(y_true, y_pred)` is enough.
+        Those of `totals`, as arrays or tensors. So you can call a term directly, or
+        pass it to `compile(loss=...)` if it needs only `(y_true, y_pred)`.
 
     Returns:
         A scalar tensor.
@@ -53,10 +52,10 @@ class LossTerm(keras.layers.Layer):
         super().__init__(name=name, autocast=False, **kwargs)
         self.supports_jit = True
 
-    # What a subclass writes -------------------------------------------------
+    # For subclasses to override ----------------------------------------------
 
     def totals(self, *args: Any, **kwargs: Any) -> Totals:
-        """Sums over the rows of the batch at hand: a nest of tensors."""
+        """Sums over the rows of the batch: a nest of tensors."""
         raise NotImplementedError(
             f"A LossTerm must define `totals`. {received(term=type(self).__name__)}"
         )
@@ -64,7 +63,7 @@ class LossTerm(keras.layers.Layer):
     def value(self, totals: Totals, training: bool = False) -> Tensor:
         """The scalar loss from the totals; a weighted mean by default.
 
-        An override with a parameter `loss_weight` is told the term's factor in the
+        An override with a parameter `loss_weight` receives the term's factor in the
         total loss: a number or a scalar tensor.
         """
         return ops.divide_no_nan(*totals)
@@ -77,12 +76,12 @@ class LossTerm(keras.layers.Layer):
             prediction: The KerasTensor of the prediction.
 
         Returns:
-            A `Field`; shape and dtype are `None` where the term has no wish.
+            A `Field`; shape and dtype are `None` if unspecified.
         """
         return Field()
 
     def watched(self) -> dict[str, Tensor]:
-        """State to show in the history beside the loss, by name."""
+        """State to log in the history besides the loss, by name."""
         return {}
 
     # What the kit uses ------------------------------------------------------
@@ -106,7 +105,7 @@ class LossTerm(keras.layers.Layer):
         )
 
     def source(self, argument: str) -> str:
-        """The name under which `argument` is fed; its own by default."""
+        """The name of the source of `argument`; by default, the same name."""
         return argument
 
     def accepts(self, argument: str) -> bool:
@@ -118,9 +117,9 @@ class LossTerm(keras.layers.Layer):
         self.built = True
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
-        """As in Keras, for state that every replica computes alike.
+        """As in Keras, for state that is the same on every replica.
 
-        It is a function of totals over all replicas, so the first one's will do.
+        State depends only on totals over all replicas, so the first copy is enough.
         """
         kwargs.setdefault("aggregation", "only_first_replica")
         return super().add_weight(*args, **kwargs)
@@ -128,10 +127,10 @@ class LossTerm(keras.layers.Layer):
     def compute_loss(
         self, training: bool = False, loss_weight: float | Tensor = 1.0, /, **arguments: Any
     ) -> Tensor:
-        """The value over the whole batch, on however many replicas it lies.
+        """The value over the whole batch, on any number of replicas.
 
         Args:
-            training: Whether in `fit`.
+            training: Whether it is called in `fit`.
             loss_weight: The term's factor in the total loss.
             **arguments: Those of `totals`.
         """

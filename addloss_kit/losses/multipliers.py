@@ -1,4 +1,4 @@
-"""Multipliers of constraints on groups: state that training moves and `fit` saves."""
+"""Multipliers of constraints on groups: state that training updates and saves."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from keras import ops
 
 from addloss_kit._types import Tensor
 
-# Up to so many groups the history shows one number a group.
+# With more groups, the history has the largest multiplier instead of one per group.
 MAX_SHOWN_GROUPS = 10
 
 
 def positive_part(x: Tensor, width: Tensor) -> Tensor:
-    """`x - width` where that is positive, else 0: the multiplier of `x ≤ width`."""
+    """`x - width` if positive, else 0: the multiplier of `x ≤ width`."""
     return ops.maximum(x - width, 0.0)
 
 
 def soft_threshold(x: Tensor, width: Tensor) -> Tensor:
-    """`x` moved towards 0 by `width`, and 0 within: the multiplier of `|x| ≤ width`.
+    """`x` shrunk towards 0 by `width`: the multiplier of `|x| ≤ width`.
 
     Its positive part is the multiplier of `x ≤ width`, its negative part that of
-    `-x ≤ width`; at most one of the two can be active, so one number holds both.
+    `-x ≤ width`; at most one of them is active, so one number represents both.
     """
     return ops.sign(x) * ops.maximum(ops.abs(x) - width, 0.0)
 
 
 class Multipliers:
-    r"""An augmented Lagrangian: one multiplier a group, as weights of a layer.
+    r"""An augmented Lagrangian: one multiplier per group, as weights of a layer.
 
     For constraints $x_k \le h$ the gradient is
     $\sum_k [\lambda_k + c\,(x_k - h)]_+ \nabla x_k$, and after the step
-    $\lambda_k \leftarrow [\lambda_k + \eta\,(\hat x_k - h)]_+$. The two play
-    different parts, and so take different estimates: the bracket is not linear
-    in $x_k$, so it needs a smooth one (a running mean); the sum over time
-    smooths by itself, so it needs one without lag or bias
-    (`RunningTotals.excess`). In the bracket $x_k$ counts up to ±`limit`: the
-    errors of a model that has just begun may be many times the bound, and forces
-    in that proportion are remembered by an optimizer such as Adam for long.
+    $\lambda_k \leftarrow [\lambda_k + \eta\,(\hat x_k - h)]_+$. The two need
+    different estimates of $x_k$: the bracket is not linear in $x_k$, so it needs a
+    smooth one (a running mean); the sum over time is smooth by itself, so it needs
+    one without lag or bias (`RunningTotals.excess`). In the bracket, $x_k$ is
+    clipped to ±`limit`: the errors of an untrained model may be many times the
+    bound, and optimizers such as Adam remember such large forces for a long time.
 
     Args:
-        layer: The layer that owns the weights, so that they are saved.
+        layer: The layer that owns the weights, which are saved with it.
         num_groups: Number of groups K.
         project: `positive_part` for $x \le h$, `soft_threshold` for $|x| \le h$.
 
@@ -73,13 +72,13 @@ class Multipliers:
     def loss(
         self, x: Tensor, width: float | Tensor, penalty: Tensor, limit: Tensor
     ) -> Tensor:
-        """The scalar whose gradient the forces are.
+        """The scalar whose gradient gives the forces.
 
         Args:
-            x: What is bounded, `(num_groups,)`, with a gradient; 0 where absent.
+            x: The bounded quantity, `(num_groups,)`, with a gradient; 0 if absent.
             width: The bound h.
-            penalty: c, in the units of the loss over those of x²; 0 where absent.
-            limit: Up to where `x` counts, in its units.
+            penalty: c, in the units of the loss over those of x²; 0 if absent.
+            limit: Where `x` is clipped, in its units.
         """
         here = ops.stop_gradient(x)
         force = ops.stop_gradient(self.forces(here, width, penalty, limit))
@@ -89,17 +88,17 @@ class Multipliers:
         return ops.sum(ops.stop_gradient(energy) + force * (x - here))
 
     def update(self, x: Tensor, width: float | Tensor, step: Tensor) -> None:
-        """Take a step up; where `x` and `width` are 0 the multiplier stays."""
+        """Take an ascent step; if `x` and `width` are 0, the multiplier is unchanged."""
         news = self.project(self.values + step * x, step * width)
         self.values.assign(ops.stop_gradient(news))
 
     def shown(self) -> dict[str, Tensor]:
-        """Each group's multiplier; the largest one where there are many."""
+        """Each group's multiplier, or the largest one if there are many groups."""
         return shown_by_group("multiplier", self.values)
 
 
 def shown_by_group(name: str, values: Tensor) -> dict[str, Tensor]:
-    """`<name>_0`, `<name>_1`, … for the history; `largest_<name>` of many groups."""
+    """`<name>_0`, `<name>_1`, … for the history, or `largest_<name>` for many groups."""
     values = ops.convert_to_tensor(values)
     if values.shape[0] > MAX_SHOWN_GROUPS:
         return {f"largest_{name}": ops.max(ops.abs(values))}

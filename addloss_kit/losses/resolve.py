@@ -1,4 +1,4 @@
-"""From whatever a person gives as a loss to a LossTerm."""
+"""Resolve any kind of loss to a LossTerm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def get(loss: Any) -> LossTerm:
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: If Keras knows no loss of that name.
+        ValueError: If Keras does not know a loss of that name.
 
     Example:
         >>> get("mse").name, get(keras.losses.Huber(delta=0.3)).name

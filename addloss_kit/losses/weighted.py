@@ -18,10 +18,10 @@ from addloss_kit.losses.loss_term import LossTerm
 
 
 class _Weighted(LossTerm):
-    """What the weighted terms share: where the weights come from.
+    """The base of the weighted terms: where the weights come from.
 
     Either an Input `sample_weight` of the target's shape, or `weights=`, one
-    weight per output that all rows share; then there is no such Input.
+    weight per output that all rows share, without an Input.
     """
 
     def __init__(self, *, weights: ArrayLike | None = None, **kwargs: Any) -> None:
@@ -31,14 +31,14 @@ class _Weighted(LossTerm):
             array = np.asarray(weights, "float64")
             if not np.all(np.isfinite(array)) or np.any(array < 0) or array.ndim == 0:
                 raise ValueError(
-                    "`weights` must be finite numbers from 0, one per output. "
+                    "`weights` must be finite and at least 0, one per output. "
                     f"{received(weights=weights)}"
                 )
             self.weights_per_output = array.tolist()
 
     @property
     def required_arguments(self) -> tuple[str, ...]:
-        # `totals` has a default for weights only as `weights=` can replace them.
+        # `totals` has a default for weights only because `weights=` can replace them.
         return super().required_arguments + super().optional_arguments
 
     @property
@@ -64,7 +64,7 @@ class _Weighted(LossTerm):
     def _weight(
         self, sample_weight: Tensor | None, y_pred: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """The weight of every element, 0 where the sequence is masked."""
+        """The weight of every element, 0 for masked steps."""
         if self.weights_per_output is not None:
             per_output = ops.convert_to_tensor(self.weights_per_output, y_pred.dtype)
             if tuple(per_output.shape) != tuple(y_pred.shape[1:]):
@@ -93,14 +93,14 @@ class WeightedMSE(_Weighted):
     r"""Weighted mean squared error, $\sum w (y - \hat y)^2 / \sum w$.
 
     Args:
-        weights: One weight per output, shared by all rows: each row counts them
-            anew, so the value does not grow with the batch. If none, the model
+        weights: One weight per output, shared by all rows: they are counted once
+            per row, so the value does not grow with the batch. If omitted, the model
             gets an Input `sample_weight` of the target's shape.
         name: Key in the history.
 
     Call arguments:
         y_true, y_pred: `(batch, outputs)`.
-        sample_weight: `(batch, outputs)`, or, when the term is called by hand,
+        sample_weight: `(batch, outputs)`, or, if you call the term directly,
             `(outputs,)`, counted once (see `functional.weighted_mse`).
 
     Example:

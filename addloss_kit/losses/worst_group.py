@@ -1,4 +1,4 @@
-"""WorstGroup: group DRO, the loss of the group that fares worst."""
+"""WorstGroup: group DRO, the loss of the worst group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.multipliers import shown_by_group
 from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
 
-# How far a log weight moves in a step at an error that is twice the overall mean.
+# How far a log weight moves per step at an error of twice the overall mean.
 _RELATIVE_STEP = 0.01
 
 
@@ -23,23 +23,23 @@ class WorstGroup(GroupTerm):
 
     $$\sum_k q_k \bar e_k, \qquad q_k \propto q_k \exp(\eta\,\bar e_k)$$
 
-    The weights q move towards the groups with the largest error; where training
-    settles, no model does better by its worst group. It is a whole loss: give it
-    alone, or beside others if the average is to count too.
+    The weights q shift towards the groups with the largest error; at convergence, no
+    model has a smaller worst-group error. It is a complete loss: use it alone, or
+    with others if the average should count, too.
 
-    The published algorithm takes ē_k from the batch, and leaves q_k alone where
-    the batch lacks the group; then a group that is in one batch of three gains a
-    third of what it should, and small groups lose. Here the step of q_k is the
-    batch's error total less what Σ q ē expects of it, over the group's *expected*
-    weight: 0 for an absent group, and right on average however small the group.
-    With every group in every batch in equal numbers both are the same. The
-    gradient flows through the same totals, as in `GroupGap`.
+    The published algorithm takes ē_k from the batch, and does not change q_k if the
+    group is missing from the batch; so a group that is in one batch of three gets a
+    third of the steps that it should, and small groups lose. Here the step of q_k is
+    the batch's error total minus its expectation under Σ q ē, over the group's
+    *expected* weight: 0 for an absent group, and unbiased however small the group.
+    If every batch has every group in equal numbers, both are the same. The gradient
+    flows through the same totals, as in `GroupGap`.
 
     Args:
         num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
         error: Error of a sample, as in `GroupGap`.
         step_size: η, per unit of the error; or `"auto"`, 0.01 over the overall mean
-            error of the running totals, which suits targets in any unit.
+            error of the running totals, which works for targets in any units.
         momentum: How much of the running totals a step keeps, `"auto"` or in
             `[0, 1)`, as in `GroupGap`.
         group_ids: Name of the Input that holds the ids.
@@ -51,12 +51,12 @@ class WorstGroup(GroupTerm):
         sample_weight: Optional, `(batch,)`; weights per element are averaged.
 
     Returns:
-        Scalar in the units of the error: in training of the running means, else
-        of the batch with the q that training has reached. A group that has never
-        been seen has no part in it.
+        Scalar in the units of the error: in training from the running means,
+        otherwise from the batch with the current q. A group that has never been seen
+        does not contribute.
 
-    In the history, beside the value: `<name>_weight_0`, … the q_k; of more than
-    ten groups `<name>_largest_weight`.
+    The history also has the q_k as `<name>_weight_0`, … (with more than ten groups,
+    `<name>_largest_weight`).
 
     Reference:
         Sagawa, Koh, Hashimoto, Liang, "Distributionally robust neural networks
@@ -101,8 +101,8 @@ class WorstGroup(GroupTerm):
             return ops.sum(self._weights(weight > 0) * means)
         means, weight = self.running.update(totals)
         is_seen = weight > 0
-        # What all groups' errors are measured from cancels in q, but not in its
-        # noise: this level is that of every group at the solution.
+        # A common level cancels in q, but not in its noise. At the solution every group
+        # has this level.
         level = ops.sum(self._weights(is_seen) * ops.stop_gradient(means))
         step = self.running.excess(totals, level)
         if self.step_size == AUTO:
@@ -116,7 +116,7 @@ class WorstGroup(GroupTerm):
         return ops.sum(self._weights(is_seen) * means)
 
     def _weights(self, is_counted: Tensor) -> Tensor:
-        """The q_k over the groups that count, summing to 1 (0 if none does)."""
+        """The q_k over the groups that count, summing to 1 (or 0 if none counts)."""
         counted = ops.cast(is_counted, self.compute_dtype)
         # Subtract the largest that counts: the exponentials cannot all vanish.
         held = ops.convert_to_tensor(self.log_weights)  # JAX: `where` takes no variable

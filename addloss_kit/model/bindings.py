@@ -1,11 +1,11 @@
-"""A term or a metric together with what feeds each of its arguments."""
+"""A term or a metric together with the source of each of its arguments."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 from keras import ops
@@ -20,9 +20,9 @@ from addloss_kit.losses import LossTerm
 
 @runtime_checkable
 class Consumer(Protocol):
-    """What has arguments that Inputs feed: every term, and every metric of the kit.
+    """Anything whose arguments are fed by Inputs: all terms, and the kit's metrics.
 
-    A metric of Keras is made one by `KerasMetricConsumer`.
+    `KerasMetricConsumer` adapts a Keras metric.
     """
 
     @property
@@ -37,20 +37,20 @@ class Consumer(Protocol):
         """Whether there is an argument of that name."""
 
     def source(self, argument: str) -> str:
-        """The name under which `argument` is fed."""
+        """The name of the source of `argument`."""
 
     def field(self, argument: str, prediction: KerasTensor) -> Field:
         """What the Input of `argument` must look like."""
 
 
 class KerasMetricConsumer:
-    """A metric that knows of no Inputs: one of Keras, or a person's own.
+    """A metric that does not declare Inputs: from Keras, or custom.
 
     Args:
         metric: The metric; the parameters of its `update_state` are the arguments.
 
     Raises:
-        ValueError: If it takes no `y_pred`.
+        ValueError: If it does not take `y_pred`.
     """
 
     def __init__(self, metric: keras.metrics.Metric) -> None:
@@ -87,7 +87,7 @@ class KerasMetricConsumer:
         return argument
 
     def field(self, argument: str, prediction: KerasTensor) -> Field:
-        """Whole numbers without the classes' axis for a sparse metric's target."""
+        """Class indices, without the class axis, for the target of a sparse metric."""
         kind = f"{type(self.metric).__name__}{function_name(self.metric)}".lower()
         if argument == Y_TRUE and "sparse" in kind:
             shape = tuple(prediction.shape[1:-1])
@@ -96,7 +96,7 @@ class KerasMetricConsumer:
 
 
 def consumer_of(metric: keras.metrics.Metric) -> Consumer:
-    """The metric itself where it names its Inputs, else an adapter around it."""
+    """The metric itself if it declares its Inputs, else an adapter."""
     return metric if isinstance(metric, Consumer) else KerasMetricConsumer(metric)
 
 
@@ -107,28 +107,34 @@ class BoundTerm:
     Args:
         term: The term.
         name: Key in the history.
-        weight: Factor in the total loss; `None` for a value that is only watched.
+        weight: Factor in the total loss, a number or a schedule of it; `None` if the
+            value is only watched.
         sources: For each argument of the term, the name of the prediction, Input
             or intermediate tensor that feeds it.
     """
 
     term: LossTerm
     name: str
-    weight: float | None
+    weight: Any
     sources: dict[str, str]
 
     def get_config(self) -> Config:
         return {
             "term": keras.saving.serialize_keras_object(self.term),
             "name": self.name,
-            "weight": self.weight,
+            "weight": self.weight
+            if isinstance(self.weight, (int, float, type(None)))
+            else keras.saving.serialize_keras_object(self.weight),
             "sources": self.sources,
         }
 
     @classmethod
     def from_config(cls, config: Config) -> BoundTerm:
         term = keras.saving.deserialize_keras_object(config["term"])
-        return cls(**{**config, "term": term})
+        weight = config["weight"]
+        if isinstance(weight, dict):
+            weight = keras.saving.deserialize_keras_object(weight)
+        return cls(**{**config, "term": term, "weight": weight})
 
 
 @dataclasses.dataclass
@@ -172,7 +178,7 @@ class BoundMetric:
 
 
 def _align_weight(given: dict[str, Tensor], mask: Tensor | None) -> None:
-    """Bring a weight to the rank that a Keras metric wants."""
+    """Bring a weight to the rank that a Keras metric expects."""
     if SAMPLE_WEIGHT not in given:
         return
     y_pred, y_true = given[Y_PRED], given[Y_TRUE]
@@ -180,6 +186,6 @@ def _align_weight(given: dict[str, Tensor], mask: Tensor | None) -> None:
         like = y_pred[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true
         given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], like)
     if mask is not None:
-        # A Keras metric multiplies the two as they are.
+        # A Keras metric multiplies the two without broadcasting.
         steps = ops.ones_like(mask, dtype=given[SAMPLE_WEIGHT].dtype)
         given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], steps) * steps

@@ -18,27 +18,28 @@ from addloss_kit.keras_internals.graph import (
     producer,
 )
 from addloss_kit.model.bindings import BoundTerm
+from addloss_kit.model.loss_weights import LossWeights
 
 
 @keras.saving.register_keras_serializable("addloss_kit")
 class LossEndpoint(keras.layers.Layer):
     """Passes the predictions through unchanged and adds the losses.
 
-    A training model has exactly one, just before its outputs: all terms of all
-    outputs are computed here, so a term may span outputs, and the predictor is
-    whatever comes before (`call`'s first argument).
+    A training model has exactly one, just before its outputs. It computes all
+    terms of all outputs, so a term may span outputs; the predictor is whatever
+    comes before it (`call`'s first argument).
 
-    It computes in float32 whatever the policy, or in float64 where Keras does:
-    half precision overflows at targets of a few hundred.
+    It computes in float32 under any policy, or in float64 if Keras does: half
+    precision overflows at targets of a few hundred.
 
     Args:
         bound_terms: The terms with their weights and sources.
         prediction_names: A name for each prediction: `"y_pred"`, or
-            `"price_y_pred"` where there are several outputs.
+            `"price_y_pred"` if there are several outputs.
 
     Call arguments:
         predictions: List of tensors `(batch, …)`.
-        arguments: Dict of tensors by Input name (or name of intermediate tensor).
+        arguments: Dict of tensors by name of the Input or intermediate tensor.
 
     Returns:
         The predictions, unchanged.
@@ -56,8 +57,8 @@ class LossEndpoint(keras.layers.Layer):
         self.prediction_names = list(prediction_names)
         self.terms = [bound.term for bound in bound_terms]  # tracked: their state
         self._bound_terms = tuple(bound_terms)
-        # As Keras keeps `losses`: what the last call computed, by name. The model
-        # logs them in `compute_loss`, which runs inside the same trace.
+        # Like Keras's `losses`: the values of the last call, by name. The model logs
+        # them in `compute_loss`, which runs inside the same trace.
         self._values: dict[str, Tensor] = {}
 
     @property
@@ -67,7 +68,7 @@ class LossEndpoint(keras.layers.Layer):
 
     @property
     def values(self) -> dict[str, Tensor]:
-        """Value of each term, unweighted, and of watched state, in the last call."""
+        """Each term's unweighted value, and its logged state, in the last call."""
         return self._values
 
     def build(self, input_shape: Any) -> None:
@@ -75,6 +76,7 @@ class LossEndpoint(keras.layers.Layer):
             if not term.built:
                 term.dtype_policy = self.dtype_policy
                 term.build()
+        self.loss_weights = LossWeights(self, self.bound_terms)
         self.built = True
 
     def call(
@@ -90,6 +92,7 @@ class LossEndpoint(keras.layers.Layer):
         named = {name: self._widen(x) for name, x in named.items()}
         mask_of = dict(zip(self.prediction_names, masks))
 
+        factors = self.loss_weights.factors(self.compute_dtype)
         values: dict[str, Tensor] = {}
         losses = []
         for bound in self.bound_terms:
@@ -97,31 +100,39 @@ class LossEndpoint(keras.layers.Layer):
             mask = mask_of.get(bound.sources.get(Y_PRED, ""))
             if mask is not None and bound.term.accepts("mask"):
                 given["mask"] = mask
-            factor = 1.0 if bound.weight is None else bound.weight
+            factor = factors.get(bound.name, 1.0)
             value = bound.term.compute_loss(bool(training), factor, **given)
             if len(value.shape) != 0:
                 raise ValueError(
-                    f"The term `{bound.name}` must be a scalar. Reduce it, as with "
+                    f"The term `{bound.name}` must be a scalar. Reduce it, e.g. with "
                     f"`keras.ops.mean`. Received: value.shape={tuple(value.shape)}."
                 )
             values[bound.name] = value
             for name, state in bound.term.watched().items():
                 values[f"{bound.name}_{name}"] = state
-            if bound.weight == 1.0:
-                losses.append(value)
-            elif bound.weight is not None:
-                losses.append(ops.cast(bound.weight, value.dtype) * value)
+            if bound.name in factors:
+                losses.append(ops.cast(factor, value.dtype) * value)
+        for name in self.loss_weights.schedules:
+            values[f"{name}_weight"] = factors[name]
+        if training:
+            self.loss_weights.count_step()
         self._values = values
         for loss in losses:
             self.add_loss(loss)
-        # Keras infers shapes and dtypes by a trial call when the model is built. That
-        # is wanted (so there is no `compute_output_shape`): a loss that cannot take
-        # these shapes fails there, not in the first step.
+        # There is deliberately no `compute_output_shape`: without it Keras infers the
+        # shapes by a trial call when the model is built, so a loss that cannot take
+        # them fails there, not in the first step.
         return list(predictions)
 
     def _widen(self, x: Tensor) -> Tensor:
         is_float = "float" in keras.backend.standardize_dtype(x.dtype)
         return ops.cast(x, self.compute_dtype) if is_float else x
+
+    def load_own_variables(self, store: Any) -> None:
+        # A file of the first release holds no weights of terms: they are those of the
+        # config.
+        if len(store.keys()) > 0:
+            super().load_own_variables(store)
 
     def get_config(self) -> Config:
         return {
@@ -146,16 +157,16 @@ def find_endpoint(model: Any) -> LossEndpoint | None:
 
 
 def endpoint_call(model: keras.Model) -> tuple[list[KerasTensor], dict[str, KerasTensor]]:
-    """The symbolic arguments that the endpoint has in this model.
+    """The symbolic arguments of the endpoint in this model.
 
-    A layer may be in several models; the call that counts is the one on the way
-    to this model's own outputs.
+    A layer may be part of several models; this is the call that leads to this
+    model's outputs.
 
     Returns:
         `(predictions, arguments)`: list and dict of KerasTensors.
 
     Raises:
-        ValueError: If the outputs are not those of an endpoint.
+        ValueError: If the outputs do not come from an endpoint.
     """
     layer = producer(model.outputs[0])
     if not isinstance(layer, LossEndpoint):
@@ -169,11 +180,10 @@ def endpoint_call(model: keras.Model) -> tuple[list[KerasTensor], dict[str, Kera
 
 
 def bypass(value: KerasTensor) -> KerasTensor:
-    """`value` recomputed from the predictions before any endpoint on its way.
+    """`value` recomputed from the predictions before any endpoint that it depends on.
 
-    A value computed from the output of a training model, be it that of an earlier
-    call, would keep that model's endpoint in the graph, whose losses would then
-    count twice.
+    A value computed from the output of a training model would keep that model's
+    endpoint in the graph, and its losses would count twice.
     """
     passed = [t for t in ancestors([value]) if isinstance(producer(t), LossEndpoint)]
     if not passed:

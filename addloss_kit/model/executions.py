@@ -239,7 +239,8 @@ def rows_of(x: Any) -> Rows | None:
 def is_plain_dict(x: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether `x` is a dict of arrays in memory, as `pack_inputs` gives."""
     return isinstance(x, Mapping) and all(
-        hasattr(value, "shape") and hasattr(value, "dtype") for value in x.values()
+        hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__array__")
+        for value in x.values()
     )
 
 

@@ -1,4 +1,4 @@
-"""load_training_model: a saved training, or an error that names the file."""
+"""load_training_model: load a saved training model, or raise an error naming the file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from addloss_kit._checks import received
 from addloss_kit._types import Path
 from addloss_kit.model.training_model import TrainingModel
 
-# What Keras, zip and HDF5 raise at damaged or foreign contents. `RuntimeError` and
-# its `NotImplementedError` come of damaged flags, read as encryption or a later
-# version of zip.
+# What Keras, zip and HDF5 raise for damaged or foreign contents. `RuntimeError` and
+# its `NotImplementedError` come from damaged flags that are read as encryption or a
+# later version of zip.
 _DAMAGED = (
     AttributeError,
     EOFError,
@@ -30,22 +30,22 @@ _DAMAGED = (
 
 
 def load_training_model(filepath: Path) -> TrainingModel:
-    """The training model of a `.keras` file, compiled as it was, to train on.
+    """Load a training model from a `.keras` file, compiled as before.
 
-    As `keras.saving.load_model` in safe mode: no code of the file is run, a
-    `Lambda` layer and pickled objects are refused. Custom layers and losses must be
-    registered with Keras, and their modules imported, before.
+    Like `keras.saving.load_model` in safe mode: no code from the file is run, and
+    `Lambda` layers and pickled objects are rejected. Custom layers and losses must
+    be registered with Keras, and their modules imported, beforehand.
 
     Args:
         filepath: What `model.save` or `keras.callbacks.ModelCheckpoint` wrote.
 
     Returns:
-        The model with its losses, their state, metrics, optimizer and the states
-        of random generators.
+        The model with its losses and their state, metrics, optimizer, and the states
+        of its random generators.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is cut off, damaged or hostile, or holds another
+        ValueError: If the file is truncated, damaged or malicious, or holds another
             kind of model.
 
     Example:
@@ -70,9 +70,9 @@ def load_training_model(filepath: Path) -> TrainingModel:
         model = keras.saving.load_model(path, safe_mode=True)
     except _DAMAGED as error:
         raise ValueError(
-            "The file could not be loaded: it is cut off, damaged, not of Keras, or asks "
-            "for something that is not safe or not known here. Load another copy, or "
-            f"import what its layers and losses need. {received(filepath=path)} "
+            "The file could not be loaded: it is truncated, damaged, not a Keras file, or "
+            "needs something unsafe or unknown. Load another copy, or import the "
+            f"modules that its layers and losses need. {received(filepath=path)} "
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(model, TrainingModel):

@@ -1,4 +1,4 @@
-"""What the history shows of the loss and its terms: means over the rows of an epoch."""
+"""The logged loss and terms: means over the rows of an epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from addloss_kit._types import Tensor
 
 
 class LossTracker(keras.metrics.Metric):
-    """Means over the rows seen of the total loss and of each term.
+    """Means of the total loss and of each term over the rows seen so far.
 
-    One metric in the place of the one that Keras keeps for the loss: a further one for
-    the terms cost 2 to 6 % of a small model's step.
+    It replaces Keras's metric for the loss: a separate metric for the terms cost 2 to
+    6 % of a small model's step.
 
     Args:
         names: Keys of the terms in the history.
@@ -23,18 +23,18 @@ class LossTracker(keras.metrics.Metric):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(name="loss")
         self.names = ["loss", *names]
-        # The values times rows, then the rows.
+        # The values times the number of rows, then the number of rows.
         self.totals = self.add_variable((len(self.names) + 1,), "zeros", name="totals")
 
     def record(self, values: Sequence[Tensor], rows: Tensor) -> None:
-        """Add a batch: the loss, the terms' values, and how many rows it has."""
+        """Add a batch: the loss, the terms' values, and its number of rows."""
         row = ops.stack([ops.cast(value, self.dtype) for value in (*values, 1.0)])
         self.totals.assign_add(ops.cast(rows, self.dtype) * row)
 
     def update_state(self, loss: Tensor, sample_weight: Tensor | None = None) -> None:
-        """What Keras calls with the loss, which `record` has taken already.
+        """Called by Keras with the loss, which `record` already has; does nothing.
 
-        On JAX it does so after the gradient, where the terms are out of reach.
+        On JAX, Keras calls it after the gradient, where the terms are out of reach.
         """
 
     def result(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What Keras would ignore or misread in silence, refused before a step is taken."""
+"""Refuse, before the first step, what Keras would silently ignore or misread."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def refuse_ignored(model: keras.Model, method: str, given: Mapping[str, Any]) ->
 
     Args:
         model: A `TrainingModel`.
-        method: Name of the method that is called, for the message.
+        method: Name of the calling method, for the message.
         given: Its arguments by name.
 
     Raises:
         ValueError: If a weight or target is not part of the dict, an entry is missing
             or unknown, or the rows differ in number.
-        TypeError: If an entry is no array.
+        TypeError: If an entry is not an array.
     """
     x, y = given.get("x"), given.get("y")
     if model.loss is None:
@@ -39,12 +39,12 @@ def refuse_ignored(model: keras.Model, method: str, given: Mapping[str, Any]) ->
         ):
             if given.get(name) is not None:
                 raise ValueError(
-                    f"`{method}` would ignore `{name}=`, as the losses are in the "
+                    f"`{method}` would ignore `{name}=`, because the losses are in the "
                     f"graph. {remedy} {received(**{name: type(given[name]).__name__})}"
                 )
         if y is not None:
             raise ValueError(
-                f"`{method}` would ignore `y=`, as the target is an Input of the "
+                f"`{method}` would ignore `y=`, because the target is an Input of the "
                 "model. Put it into the dict: `pack_inputs(model, x, y)`, then "
                 f"`y=None`. {received(y=type(y).__name__)}"
             )
@@ -60,7 +60,7 @@ def refuse_ignored(model: keras.Model, method: str, given: Mapping[str, Any]) ->
 
 
 def refuse_validation(model: keras.Model, validation_data: Any) -> None:
-    """The same for `fit(validation_data=...)` in any form that Keras takes."""
+    """The same for `fit(validation_data=...)`, in any form that Keras accepts."""
     if validation_data is None:
         return
     if isinstance(validation_data, Mapping) or is_stream(validation_data):
@@ -75,7 +75,7 @@ def check_arrays(model: keras.Model, x: Any, remedy: str) -> None:
     Args:
         model: A `TrainingModel`.
         x: A dict by name, or arrays in the order of the Inputs.
-        remedy: A sentence more for the message.
+        remedy: An extra sentence for the message.
     """
     if isinstance(x, Mapping):
         _check_names(model, x, remedy)
@@ -85,8 +85,8 @@ def check_arrays(model: keras.Model, x: Any, remedy: str) -> None:
         if len(flat) != len(model.inputs):
             names = [tensor.name for tensor in model.inputs]
             raise ValueError(
-                f"The model has {len(names)} Inputs, {names}, so it takes a dict of "
-                f"as many arrays, from `pack_inputs`. {remedy}"
+                f"The model has {len(names)} Inputs, {names}, so it takes a dict with "
+                f"that many arrays, from `pack_inputs`. {remedy}"
                 f"{received(arrays=len(flat))}"
             )
         arrays = {t.name: value for t, value in zip(model.inputs, flat)}
@@ -95,7 +95,7 @@ def check_arrays(model: keras.Model, x: Any, remedy: str) -> None:
         if shape is None or str(getattr(array, "dtype", "")) == "object":
             raise TypeError(
                 f"`{name}` must be an array. Convert it, or use `pack_inputs`, which "
-                f"does. {received(**{name: type(array).__name__})}"
+                f"does so. {received(**{name: type(array).__name__})}"
             )
     check_rows(**arrays)
 
@@ -108,7 +108,7 @@ def _check_stream(model: keras.Model, method: str, x: Any) -> None:
         if model.loss is None and any(part is not None for part in spec[1:]):
             raise ValueError(
                 f"`{method}` would ignore the second part of the dataset's tuples, "
-                "as the target is an Input of the model. Yield dicts, as "
+                "because the target is an Input of the model. Yield dicts, as "
                 f"`make_dataset(pack_inputs(...))` does. {received(element_spec=spec)}"
             )
         spec = spec[0]

@@ -1,4 +1,4 @@
-"""ResumableModel: what it saves is whole, and is all that training needs to go on."""
+"""ResumableModel: saves atomically, with everything needed to resume training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from addloss_kit._checks import received
 from addloss_kit._types import Path
 from addloss_kit.atomic import replacing
 
-# Of the entries that hold the states of random generators.
+# Prefix of the entries that hold the states of random generators.
 _SEED = "seed_state_"
 
 
 class ResumableModel(keras.Model):
-    """A model that a kill at any moment costs no more than an epoch.
+    """A model that loses at most one epoch if its process is killed.
 
-    `save` and `save_weights` write beside the file and move it into place, so that
-    `ModelCheckpoint` and `BackupAndRestore` never leave half a file; and they save
-    the states of the random generators too, which Keras leaves out, so that dropout
-    goes on as it would have.
+    `save` and `save_weights` write to a temporary file and move it into place, so
+    `ModelCheckpoint` and `BackupAndRestore` never leave half a file. They also save
+    the states of the random generators, which Keras does not, so that dropout
+    continues as it would have.
     """
 
     def save(self, filepath: Path, overwrite: bool = True, **kwargs: Any) -> None:
@@ -42,10 +42,10 @@ class ResumableModel(keras.Model):
         try:
             super().load_weights(filepath, *args, **kwargs)
         except OSError as error:
-            # `BackupAndRestore` waits for an `OSError` to turn to its other copy.
+            # `BackupAndRestore` falls back to its other copy on an `OSError`.
             raise OSError(
-                "The weights could not be loaded: the file is cut off, damaged or not of "
-                f"Keras. {received(filepath=filepath)} {error}"
+                "The weights could not be loaded: the file is truncated, damaged or not a "
+                f"Keras file. {received(filepath=filepath)} {error}"
             ) from error
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
@@ -57,20 +57,20 @@ class ResumableModel(keras.Model):
         stored = {name: store[name] for name in store.keys()}
         states = self._seed_states()
         for number, state in enumerate(states):
-            # Absent in a file that came from the predictor.
+            # Absent from the predictor's files.
             if (value := stored.pop(f"{_SEED}{number}", None)) is not None:
                 state.assign(value)
         super().load_own_variables(stored)
 
     def build_optimizer(self) -> None:
-        """Make the optimizer's state, if that is not done yet."""
-        # Keras builds it in `fit` only, and skips the state of one that is not built.
+        """Create the optimizer's state, if it does not exist yet."""
+        # Keras creates it only in `fit`, and does not save or load it before that.
         optimizer = getattr(self, "optimizer", None)
         if optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
 
     def _seed_states(self) -> list[Any]:
-        """The variables that are neither weights nor of metrics, in a fixed order."""
+        """The variables of neither weights nor metrics, in a fixed order."""
         known = {id(variable) for variable in (*self.weights, *self.metrics_variables)}
         return [variable for variable in self.variables if id(variable) not in known]
 
@@ -78,7 +78,7 @@ class ResumableModel(keras.Model):
 def _whole(
     filepath: Any, overwrite: bool, options: Mapping[str, Any]
 ) -> contextlib.AbstractContextManager[Any]:
-    """Where to write what shall replace `filepath`; itself where no move can."""
+    """Where to write the replacement of `filepath`; itself if it cannot be moved."""
     is_path = isinstance(filepath, (str, os.PathLike))
     if not is_path or not overwrite or options or "://" in os.fspath(filepath):
         return contextlib.nullcontext(filepath)

@@ -30,6 +30,7 @@ from addloss_kit.model.feeding import (
     feed_validation,
 )
 from addloss_kit.model.loss_tracker import LossTracker
+from addloss_kit.model.loss_weights import LossWeights
 from addloss_kit.model.refusals import (
     check_arrays,
     is_stream,
@@ -43,13 +44,13 @@ from addloss_kit.model.resumable import ResumableModel
 class TrainingModel(ResumableModel, BuiltByItself):
     """A functional model that carries its losses in the graph.
 
-    `build_training_model` and `add_loss` make it; there is no need to construct
-    it by hand. It trains as any Keras model does, fed with one dict:
+    `build_training_model` and `add_loss` create it; do not construct it directly.
+    It trains like any Keras model, fed with one dict:
     `fit(pack_inputs(...), y=None)`. `compile` takes no `loss=`.
 
-    The history shows, with `val_` too: `loss`, the weighted sum of the terms plus
-    regularisers; every term under its own name, unweighted (as `<name>_loss`
-    where a metric has that name); every metric.
+    The history, including its `val_` part, contains: `loss`, the weighted sum of
+    the terms plus regularisers; every term under its own name, unweighted (as
+    `<name>_loss` if a metric has that name); every metric.
 
     Args:
         inputs: List of Inputs.
@@ -57,17 +58,18 @@ class TrainingModel(ResumableModel, BuiltByItself):
         name: Name of the model.
         bound_metrics: `BoundMetric`s, or their configs.
         predictor_inputs: Structure of the predictor's Inputs, with names as
-            leaves; the exported model has it again.
+            leaves, which the exported model gets back.
         **kwargs: As in `keras.Model`.
     """
 
-    # Without types: Keras below 3.15 builds a functional model from its config only where
-    # the signature equals that of `Functional.__init__`, which has none.
-    def __init__(self, inputs, outputs, name=None, **kwargs):  # type: ignore[no-untyped-def]
+    # `*args, **kwargs`, under these names: the only signature with which every Keras from
+    # 3.8 on builds a subclass from its config as a functional model. Below 3.15 Keras
+    # compares it with that of `Functional.__init__`, which a decorator hides.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         bound_metrics = kwargs.pop("bound_metrics", None) or []
         predictor_inputs = kwargs.pop("predictor_inputs", None)
-        give_layer_names(inputs)
-        super().__init__(inputs, outputs, name=name, **kwargs)
+        give_layer_names(args[0] if args else kwargs["inputs"])
+        super().__init__(*args, **kwargs)
         endpoint = find_endpoint(self)
         if endpoint is None:
             raise ValueError(
@@ -75,20 +77,20 @@ class TrainingModel(ResumableModel, BuiltByItself):
                 f"`build_training_model` or `add_loss`. {received(name=self.name)}"
             )
         self.endpoint: LossEndpoint = endpoint
-        # Past Keras's tracking, which would make a dict of another kind of it: the
-        # exported model would warn of each plain dict that it is fed.
+        # Bypasses Keras's tracking, which would replace a dict by its own type: the
+        # exported model would warn about every plain dict that it is fed.
         object.__setattr__(self, "predictor_inputs", predictor_inputs)
         self._bound_metrics = tuple(BoundMetric.from_config(c) for c in bound_metrics)
-        # In lists of their own, which Keras tracks: that is how they are reset.
+        # Keras tracks this list, so it resets the metrics.
         self.graph_metrics = [bound.metric for bound in self._bound_metrics]
-        # `loss` is Keras's, and a good name for a person's function all the same.
+        # Keras logs `loss`, but it is also a likely name for a custom function.
         taken = {"loss", *(metric.name for metric in self.graph_metrics)}
         self._logged = {
             name: f"{name}_loss" if name in taken else name
             for name in _logged_names(endpoint)
         }
-        # Replaces Keras's own in `compile`; past the tracking of attributes,
-        # as Keras's is, so that it is no part of a saved model.
+        # Replaces Keras's own in `compile`. Like Keras's, it bypasses attribute
+        # tracking, so that it is not part of a saved model.
         tracker = LossTracker(list(self._logged.values()))
         object.__setattr__(self, "_own_loss_tracker", tracker)
         self._set_speed(Speed())
@@ -100,6 +102,19 @@ class TrainingModel(ResumableModel, BuiltByItself):
     def bound_metrics(self) -> tuple[BoundMetric, ...]:
         """The metrics with their sources."""
         return self._bound_metrics
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """The weight of each term in the total loss, by name: to read and to set.
+
+        `model.loss_weights["group_gap"] = 3.0` holds from the next step on, without a
+        new `compile`, and is saved with the model.
+        """
+        return self.endpoint.loss_weights
+
+    @loss_weights.setter
+    def loss_weights(self, weights: Mapping[str, float]) -> None:
+        self.endpoint.loss_weights.update(weights)
 
     @property
     def feature_names(self) -> list[str]:
@@ -146,7 +161,7 @@ class TrainingModel(ResumableModel, BuiltByItself):
         training: bool = True,
     ) -> Tensor:
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        # As Keras does for `loss`: a partial batch counts by its rows.
+        # As Keras does for `loss`: weight each batch by its number of rows.
         rows = ops.shape(keras.tree.flatten(x)[0])[0]
         values = self.endpoint.values
         terms = [values[name] for name in self._logged]
@@ -186,7 +201,7 @@ class TrainingModel(ResumableModel, BuiltByItself):
         config["predictor_inputs"] = self.predictor_inputs
         return config
 
-    # What Keras would ignore, or misread, in silence --------------------------
+    # What Keras would silently ignore or misread -------------------------------
 
     def compile(
         self,
@@ -197,18 +212,18 @@ class TrainingModel(ResumableModel, BuiltByItself):
         steps_per_execution: int | Auto = "auto",
         **kwargs: Any,
     ) -> None:
-        """Configure the training, as in Keras but for two defaults.
+        """Configure training, as in Keras except for two defaults.
 
         Args:
             optimizer: As in Keras.
-            loss: Left out: the losses are in the graph.
-            jit_compile: `"auto"` runs the steps of `fit` and `evaluate` over data in
-                memory as one loop compiled by XLA, on TensorFlow and JAX; a model that
-                XLA refuses runs as TensorFlow's graph, which is told once. `True`
-                makes that an error. `False` leaves the steps to Keras.
-            steps_per_execution: Steps between two calls of callbacks. `"auto"` runs as
-                many as take a tenth of a second, or 1 where a callback has a hook for
-                each batch. 1 leaves the steps to Keras.
+            loss: Omit it: the losses are in the graph.
+            jit_compile: `"auto"` runs the steps of `fit` and `evaluate` over in-memory
+                data as one loop compiled by XLA, on TensorFlow and JAX; a model that XLA
+                cannot compile runs as a TensorFlow graph, with one warning. `True` makes
+                that an error. `False` leaves the steps to Keras.
+            steps_per_execution: Steps between callback calls. `"auto"` runs as many as
+                take a tenth of a second, or 1 if a callback has a per-batch hook. 1 leaves
+                the steps to Keras.
             **kwargs: As in Keras.
 
         Raises:
@@ -235,13 +250,13 @@ class TrainingModel(ResumableModel, BuiltByItself):
         replace_loss_tracker(self, self._own_loss_tracker)
 
     def _set_speed(self, speed: Speed) -> None:
-        # Past Keras's tracking of attributes: it is no part of a saved model.
+        # Bypasses Keras's attribute tracking: it is not part of a saved model.
         object.__setattr__(self, "speed", speed)
 
     def get_compile_config(self) -> Config | None:
         config: Config | None = super().get_compile_config()
         if config:
-            # As asked for: Keras keeps what it made of it.
+            # Keras stores the resolved values; keep the requested ones.
             config["steps_per_execution"] = self.speed.steps_per_execution
             config["jit_compile"] = self.speed.jit_compile
         return config
@@ -296,7 +311,7 @@ def _logged_names(endpoint: LossEndpoint) -> list[str]:
     for bound in endpoint.bound_terms:
         names.append(bound.name)
         names += [f"{bound.name}_{state}" for state in bound.term.watched()]
-    return names
+    return names + [f"{name}_weight" for name in endpoint.loss_weights.schedules]
 
 
 def _bind(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:

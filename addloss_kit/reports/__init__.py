@@ -1,4 +1,4 @@
-"""Reports that people can decide from: errors by group, and what a smaller gap costs."""
+"""Reports for decisions: errors by group, and what a smaller gap costs."""
 
 from addloss_kit.reports.comparison import GroupComparison as GroupComparison
 from addloss_kit.reports.group_report import GroupReport as GroupReport

@@ -1,4 +1,4 @@
-"""Comparing two reports: who gained, who lost, and whether the gap closed honestly."""
+"""Compare two reports: who gained, who lost, and whether the gap closed honestly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Verdict: TypeAlias = Literal["better", "worse", "no clear change"]
 
 
 class ErrorsByGroup(Protocol):
-    """What a comparison takes of a `GroupReport`, which says what each of it is."""
+    """The part of a `GroupReport` that a comparison uses; documented there."""
 
     error_name: str
     confidence: float
@@ -41,28 +41,28 @@ class ErrorsByGroup(Protocol):
 
     @property
     def gap(self) -> Estimate:
-        """Largest mean error less the smallest."""
+        """Largest mean error minus the smallest."""
 
 
 class GroupComparison:
     """What changed from one report to another, group by group.
 
-    Where both reports are of the same rows, the change is that of paired rows,
-    which is far less noisy than the two means are. A group is better or worse if
-    its change is beyond noise, jointly over all groups.
+    If both reports cover the same rows, the comparison is paired, which is far less
+    noisy than comparing two means. A group is better or worse if its change is
+    beyond noise, jointly over all groups.
 
-    *Levelling down* is a gap that closed only because a group with the smaller
-    error got worse: the group that was worst before did not clearly gain.
+    *Levelling down* means that the gap closed only because a group with a smaller
+    error got worse: the group that was worst before did not clearly improve.
 
     Args:
         before, after: Reports of the same error and the same groups.
 
     Attributes:
         group_names: Names by id.
-        change: Mean error after less before of each group; negative is better.
-        standard_errors: Of the changes.
+        change: Mean error of each group after minus before; negative is better.
+        standard_errors: Standard errors of the changes.
         verdicts: By group, `"better"`, `"worse"` or `"no clear change"`.
-        is_paired: Whether both reports are of the same rows.
+        is_paired: Whether both reports cover the same rows.
         is_levelling_down: See above.
 
     Raises:
@@ -74,7 +74,7 @@ class GroupComparison:
             if getattr(before, what) != getattr(after, what):
                 raise ValueError(
                     f"Two reports to compare must have the same {what.replace('_', ' ')}. "
-                    "Make both with the same `error=` and `group_names=`. "
+                    "Create both with the same `error=` and `group_names=`. "
                     f"{received(before=getattr(before, what), after=getattr(after, what))}"
                 )
         self.before, self.after = before, after
@@ -96,7 +96,7 @@ class GroupComparison:
             self.standard_errors = np.hypot(after.standard_errors, before.standard_errors)
         present = int((~np.isnan(self.change)).sum())
         margin = critical_value(after.confidence, present) * self.standard_errors
-        # NaN compares false: without a standard error nothing is clear.
+        # NaN compares false: without a standard error, no change is clear.
         self._is_better = self.change < -margin
         self._is_worse = self.change > margin
 
@@ -125,7 +125,7 @@ class GroupComparison:
         return bool(got_worse.any() and not self._is_better[worst])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts."""
+        """Plain numbers and strings."""
         before, after = self.before, self.after
         groups = {
             name: {
@@ -195,7 +195,7 @@ class GroupComparison:
         if self.is_levelling_down:
             notes.append(
                 "Levelling down: the gap closed, groups with smaller errors clearly got "
-                "worse, and the group that was worst did not clearly gain."
+                "worse, and the worst group did not clearly improve."
             )
         kind = "paired rows" if self.is_paired else "two samples"
         notes.append(

@@ -1,4 +1,4 @@
-"""group_report: the error of each group, and how sure one can be of the gap."""
+"""group_report: the error of each group, and how certain the gap is."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def group_report(
 
     $$\bar e_k = \frac{\sum_{i: g_i = k} w_i e_i}{\sum_{i: g_i = k} w_i}$$
 
-    The gap is the largest mean error less the smallest, the ratio the smallest by the
-    largest. Intervals are of the normal approximation with the weights taken into
-    account, for the gap jointly over all pairs of groups; below some 30 rows a group
-    they are too narrow. Ratios are taken on the log scale.
+    The gap is the largest mean error minus the smallest, the ratio is the smallest over
+    the largest. Intervals use the normal approximation and account for weights; for the
+    gap they hold jointly over all pairs of groups. With fewer than about 30 rows per
+    group they are too narrow. Ratios use the log scale.
 
     Args:
-        y_true: Targets, one row a sample.
-        y_pred: Predictions of the same rows; or a Keras model, with `x` to predict
+        y_true: Targets, one row per sample.
+        y_pred: Predictions for the same rows; or a Keras model, with `x` to predict
             from.
-        group_ids: `(rows,)` integers, -1 for no group; or labels of any kind, which
-            `encode_groups` numbers. Rows without a group count in the overall error
-            only.
-        x: Features, where `y_pred` is a model.
-        sample_weight: Weights from 0, `(rows,)`; per element, their mean.
-        group_names: Names by id. Where `group_ids` are labels, those of training.
+        group_ids: `(rows,)` integers, -1 for no group; or labels of any kind, as for
+            `encode_groups`. Rows without a group count only in the overall error.
+        x: Features, if `y_pred` is a model.
+        sample_weight: Weights of at least 0, `(rows,)`; weights per element are
+            averaged.
+        group_names: Names by id. If `group_ids` are labels, the names from training.
         error: Error of a sample: `"squared_error"`, `"absolute_error"`, any Keras
-            loss, or a function `f(y_true, y_pred)` to one value a row.
-        confidence: Of the intervals, in (0, 1).
+            loss, or a function `f(y_true, y_pred)` that returns one value per row.
+        confidence: Confidence level of the intervals, in (0, 1).
 
     Returns:
-        A `GroupReport`. It prints as a table; `plot()`, `to_dict()`, `to_pandas()`
-        and `compare(before)` give the rest.
+        A `GroupReport`. It prints as a table; see also `plot()`, `to_dict()`,
+        `to_pandas()` and `compare(before)`.
 
     Raises:
         ValueError: If lengths differ, weights are negative, an id is out of range,
@@ -94,17 +94,18 @@ def group_report(
 
 
 class GroupReport:
-    """What `group_report` returns. Arrays are `(num_groups,)`, in the order of the ids.
+    """The result of `group_report`. Arrays are `(num_groups,)`, in id order.
 
     Attributes:
         group_names: Names by id.
-        n: Rows with weight of each group.
+        n: Number of rows with nonzero weight in each group.
         weight: Total weight of each group.
-        measures: By heading (`"MSE"`, …; the first is that of the error asked for)
-            the pair (means, standard errors), NaN for a group without weight.
-        overall: By heading the pair for all rows, those without a group too.
-        rows_without_group: How many rows have the id -1.
-        confidence: Of the intervals.
+        measures: Pairs (means, standard errors) by heading (`"MSE"`, …; the
+            requested error comes first); NaN for a group without weight.
+        overall: The same pair by heading for all rows, including those without a
+            group.
+        rows_without_group: Number of rows with id -1.
+        confidence: Confidence level of the intervals.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class GroupReport:
         self.y_true = y_true
         self.group_ids = group_ids
         self.row_weight = weight
-        # The errors asked for, row by row: what a comparison of paired rows needs.
+        # The requested error of each row, for paired comparisons.
         self.row_errors = next(iter(row_errors.values()))
         num_groups = len(group_names)
         has_group = group_ids >= 0
@@ -144,21 +145,21 @@ class GroupReport:
                 root, error = _root(all_means, all_errors)
                 self.overall["RMSE"] = float(root[0]), float(error[0])
 
-    # The error asked for ---------------------------------------------------------
+    # The requested error ---------------------------------------------------------
 
     @property
     def heading(self) -> str:
-        """The heading of the error asked for, such as `"MSE"`."""
+        """The heading of the requested error, such as `"MSE"`."""
         return next(iter(self.measures))
 
     @property
     def means(self) -> np.ndarray:
-        """Mean error of each group, NaN for one without weight."""
+        """Mean error of each group, NaN without weight."""
         return self.measures[self.heading][0]
 
     @property
     def standard_errors(self) -> np.ndarray:
-        """Standard error of each mean, NaN below two rows."""
+        """Standard error of each mean, NaN with fewer than two rows."""
         return self.measures[self.heading][1]
 
     @property
@@ -167,20 +168,20 @@ class GroupReport:
         return dict(zip(self.group_names, self.means.tolist()))
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bound of each group's mean, each for itself."""
+        """Lower and upper bounds of each group's mean, not simultaneous."""
         margin = critical_value(self.confidence) * self.standard_errors
         return self.means - margin, self.means + margin
 
     @cached_property
     def gap(self) -> Estimate:
-        """Largest mean error less the smallest, with its interval."""
+        """Largest mean error minus the smallest, with its interval."""
         means, errors = self._present()
         low, high = range_interval(means, errors, self.confidence)
         return Estimate(self.difference(), low, high)
 
     @cached_property
     def ratio(self) -> Estimate:
-        """Smallest mean error by the largest, with its interval; NaN unless all > 0."""
+        """Smallest over largest mean error, with its interval; NaN unless all > 0."""
         means, errors = self._present()
         if not (means > 0).all():
             return Estimate(self.error_ratio(), np.nan, np.nan)
@@ -195,7 +196,7 @@ class GroupReport:
 
     @cached_property
     def worst_error(self) -> Estimate:
-        """The largest mean error, with an interval that knows it was picked."""
+        """The largest mean error, with an interval that accounts for the selection."""
         means, errors = self._present()
         low, high = largest_interval(means, errors, self.confidence)
         return Estimate(float(means.max()), low, high)
@@ -238,7 +239,7 @@ class GroupReport:
     # Forms -----------------------------------------------------------------------
 
     def compare(self, before: GroupReport) -> GroupComparison:
-        """What changed from `before` to this report; see `GroupComparison`."""
+        """The changes from `before` to this report; see `GroupComparison`."""
         return GroupComparison(before, self)
 
     def plot(self, ax: Any = None) -> Any:
@@ -258,7 +259,7 @@ class GroupReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts, ready for JSON but for NaN."""
+        """Plain numbers and strings, ready for JSON except for NaN."""
         groups = {
             name: {"n": int(self.n[k]), "weight": float(self.weight[k])}
             | _flat({h: (m[k], s[k]) for h, (m, s) in self.measures.items()})
@@ -278,7 +279,7 @@ class GroupReport:
         }
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with one row a group.
+        """A `pandas.DataFrame` with one row per group.
 
         Raises:
             ImportError: If pandas is not installed.
@@ -354,7 +355,7 @@ def _flat(measures: Mapping[str, tuple[float, float]]) -> dict[str, float]:
 
 
 def _root(means: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Root of the means and its standard error, by the root's slope."""
+    """Root of the means and its standard error (delta method)."""
     root = np.sqrt(means)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(root > 0, 0.5 / root, 0.0)

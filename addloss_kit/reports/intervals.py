@@ -1,10 +1,9 @@
 """Confidence intervals of group means, their gap, ratio and maximum.
 
-All are of the normal approximation (delta method), with no random numbers. A gap is
-the largest of all differences between two groups, so each difference gets an interval
-that holds together with all the others (Šidák's inequality for the correlated pairs),
-and the interval of the largest follows from theirs: exact for two groups, on the wide
-side for more.
+All use the normal approximation (delta method), without resampling. A gap is the
+largest of all differences between two groups, so the differences get simultaneous
+intervals (Šidák's inequality for the correlated pairs), from which the interval of the
+largest follows: exact for two groups, conservative for more.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-# All pairs among more groups than this would be slow. The pairs of the groups with
-# the largest and the smallest bounds decide.
+# All pairs among more groups than this would be slow. Only pairs of groups with the
+# largest and the smallest bounds matter.
 _MAX_GROUPS_PAIRED = 500
 
 
 class Estimate(NamedTuple):
-    """A value with its confidence interval; NaN where it cannot be told."""
+    """A value with its confidence interval; NaN if undefined."""
 
     value: float
     low: float
@@ -33,7 +32,7 @@ def weighted_means(
     """Weighted mean of each group and its standard error, both `(num_groups,)`.
 
     The standard error is that of a ratio of sums: √(Σw²(v−v̄)²·n/(n−1)) / Σw, which is
-    s/√n where all weights are equal. NaN without weight, and for one row.
+    s/√n if all weights are equal. NaN without weight, and for a single row.
     """
 
     def sums(x: np.ndarray) -> np.ndarray:
@@ -49,7 +48,7 @@ def weighted_means(
 
 
 def critical_value(confidence: float, comparisons: int = 1) -> float:
-    """How many standard errors hold `comparisons` two-sided intervals together."""
+    """Half-width, in standard errors, of `comparisons` simultaneous intervals."""
     each = confidence ** (1.0 / max(comparisons, 1))
     return NormalDist().inv_cdf((1.0 + each) / 2.0)
 
@@ -57,10 +56,10 @@ def critical_value(confidence: float, comparisons: int = 1) -> float:
 def range_interval(
     means: np.ndarray, errors: np.ndarray, confidence: float
 ) -> tuple[float, float]:
-    """Interval of the largest mean less the smallest, from 0."""
+    """Interval of the largest mean minus the smallest, at least 0."""
     if len(means) < 2:
         return 0.0, 0.0
-    # One row tells nothing about its group's spread.
+    # A single row says nothing about its group's spread.
     errors = np.where(np.isnan(errors), np.inf, errors)
     c = critical_value(confidence, len(means) * (len(means) - 1) // 2)
     high_group = _extreme(means + c * errors, means)

@@ -10,9 +10,9 @@ import numpy as np
 from addloss_kit.reports import tables
 from addloss_kit.reports.intervals import Estimate
 
-# More rows do not fit a screen: the worst and the best groups are drawn.
+# More rows do not fit on a screen: only the worst and best groups are drawn.
 _MAX_GROUPS = 40
-# Told apart by people who do not see red and green (Okabe and Ito's palette).
+# Distinguishable for colour-blind readers (Okabe and Ito's palette).
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
 
@@ -35,12 +35,12 @@ def plot_group_errors(
         ax: Matplotlib axes; new ones if none.
         group_names: Names by id.
         n: Rows of each group.
-        means, low, high: Mean error of each group and its interval, NaN where there
-            is none.
+        means, low, high: Mean error of each group and its interval, NaN if there is
+            none.
         overall: Mean error of all rows.
-        gap: Largest mean error less the smallest.
-        heading: Of the error, as `"MSE"`.
-        confidence: Of the intervals.
+        gap: Largest mean error minus the smallest.
+        heading: Heading of the error, such as `"MSE"`.
+        confidence: Confidence level of the intervals.
 
     Returns:
         The axes.
@@ -51,7 +51,7 @@ def plot_group_errors(
     groups = _drawn(means)
     ax = _axes(ax, height=1.6 + 0.32 * len(groups))
     place = np.arange(len(groups))
-    # One row has no interval.
+    # A single row has no interval.
     sides = np.nan_to_num(np.stack([means - low, high - means])[:, groups])
     ax.errorbar(means[groups], place, xerr=sides, fmt="o", color=_BLUE, capsize=3)
     ax.axvline(overall, color=_GREY, linestyle="--", linewidth=1, label="overall")
@@ -84,9 +84,9 @@ def plot_change(
         verdicts: By group name, in the order of the ids, `"better"`, `"worse"` or
             `"no clear change"`.
         before, after: Mean error of each group.
-        gaps: Largest mean error less the smallest, before and after.
+        gaps: Largest mean error minus the smallest, before and after.
         is_levelling_down: Whether the title says so.
-        heading: Of the error, as `"MSE"`.
+        heading: Heading of the error, such as `"MSE"`.
     """
     groups = _drawn(before)
     ax = _axes(ax, height=1.6 + 0.32 * len(groups))
@@ -121,10 +121,10 @@ class PlottedPoint(NamedTuple):
     """A trained model on the plot of a trade-off.
 
     Args:
-        label: What stands beside it.
+        label: Its label.
         error: Mean error of all held-out rows.
-        gap: Largest mean error of a group less the smallest.
-        is_on_frontier: Whether no other point beats it in both.
+        gap: Largest mean error of a group minus the smallest.
+        is_on_frontier: Whether no other point dominates it.
     """
 
     label: str
@@ -147,10 +147,10 @@ def plot_tradeoff(
     Args:
         ax: Matplotlib axes; new ones if none.
         points: All points, in any order.
-        best: The recommended one.
+        best: The recommended point.
         limit: The largest overall error within the budget.
-        budget: How much larger than the start's that is: 0.05 is 5 % more.
-        heading: Of the error, as `"MSE"`.
+        budget: By how much it exceeds the start's: 0.05 is 5 % more.
+        heading: Heading of the error, such as `"MSE"`.
     """
     ax = _axes(ax, height=4.2)
     frontier = sorted((p for p in points if p.is_on_frontier), key=lambda p: p.error)
@@ -169,7 +169,7 @@ def plot_tradeoff(
             "o",
             color=_GREY,
             alpha=0.6,
-            label="beaten by another",
+            label="dominated",
         )
     ax.plot(
         [best.error],

@@ -1,4 +1,4 @@
-"""From targets, predictions and labels of any kind to one error, weight and id a row."""
+"""From targets, predictions and labels of any kind to one error, weight and id per row."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.encoding import encode_groups
 from addloss_kit.per_sample_error import PerSampleError, literature_name
 
-# How the errors that everybody knows are headed.
+# Headings of the well-known errors.
 _HEADINGS = {"squared_error": "MSE", "absolute_error": "MAE"}
 
 
 def as_array(values: ArrayLike) -> np.ndarray:
-    """A NumPy array of lists, tables and tensors of any backend."""
+    """A NumPy array from lists, tables and tensors of any backend."""
     is_tensor = ops.is_tensor(values)
     array = ops.convert_to_numpy(values) if is_tensor else np.asarray(values)
     if array.ndim == 0:
-        raise ValueError(f"Each array must have one entry a row. {received(shape='()')}")
+        raise ValueError(f"Each array must have one entry per row. {received(shape='()')}")
     return array
 
 
 def as_groups(
     group_ids: ArrayLike, names: Sequence[Any] | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Ids `(rows,)` and names: integers are ids, anything else labels."""
+    """Ids `(rows,)` and names: integers are ids, anything else is labels."""
     if ops.is_tensor(group_ids):
         group_ids = ops.convert_to_numpy(group_ids)
     array = np.asarray(group_ids)
@@ -51,7 +51,7 @@ def as_groups(
 
 
 def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray:
-    """Weights `(rows,)` of the rows of `y_true`, 1 if none are given."""
+    """Weights `(rows,)` for the rows of `y_true`, 1 by default."""
     rows = y_true.shape[0]
     if sample_weight is None:
         return np.ones(rows)
@@ -71,7 +71,7 @@ def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray
 def row_errors(
     y_true: np.ndarray, y_pred: np.ndarray, error: ErrorLike
 ) -> tuple[str, dict[str, np.ndarray]]:
-    """The error's name, and by heading the errors `(rows,)` in float64."""
+    """The error's name, and the errors `(rows,)` in float64 by heading."""
     name = literature_name(error) if isinstance(error, str) else ""
     if name not in _HEADINGS:
         per_sample = PerSampleError(error)
@@ -89,7 +89,7 @@ def row_errors(
 
 def _one_shape(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     true, pred = y_true.astype("float64"), y_pred.astype("float64")
-    # `(rows,)` beside `(rows, 1)` would broadcast to `(rows, rows)`.
+    # `(rows,)` and `(rows, 1)` would broadcast to `(rows, rows)`.
     if true.ndim != pred.ndim and true.size == pred.size:
         true = true.reshape(pred.shape)
     check_same_shape(y_true=true, y_pred=pred)

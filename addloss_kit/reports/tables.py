@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-# More rows nobody reads; the middle is left out, `to_dict()` has them all.
+# More rows are unreadable; the middle is omitted, `to_dict()` has them all.
 MAX_ROWS = 24
 
 
 def number(value: float) -> str:
-    """Four digits, without an exponent where it is not needed."""
+    """Four digits, without an exponent unless needed."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
@@ -20,7 +20,7 @@ def plus_minus(value: float, standard_error: float) -> str:
 
 
 def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, the first to the left, the others to the right."""
+    """Aligned columns, the first flush left, the others flush right."""
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -36,7 +36,7 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def as_html(
     header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> str:
-    """A table with `notes` as paragraphs below; every text is escaped."""
+    """A table with `notes` as paragraphs below; all text is escaped."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)

@@ -19,8 +19,8 @@ from addloss_kit.reports import tables
 from addloss_kit.reports.group_report import GroupReport, group_report
 from addloss_kit.reports.plots import PlottedPoint, plot_tradeoff
 
-# A group loss can better the held-out error a little; by more than this share it is
-# rather that the start was left too early.
+# A group loss can improve the held-out error slightly; a larger improvement than this
+# fraction means that the start had not converged.
 _NOT_CONVERGED = 0.1
 
 
@@ -29,11 +29,11 @@ class TradeoffPoint:
     """One trained model of a curve.
 
     Args:
-        value: What `build` was called with.
+        value: The argument of `build`.
         report: `GroupReport` of the held-out rows.
-        epochs: Epochs trained, the start's not counted.
+        epochs: Epochs trained, not counting the start's.
         weights: The predictor's weights.
-        is_on_frontier: Whether no other point has a smaller error and a smaller gap.
+        is_on_frontier: Whether no other point dominates it in error and gap.
     """
 
     value: float
@@ -49,7 +49,7 @@ class TradeoffPoint:
 
     @property
     def gap(self) -> float:
-        """Largest mean error of a group less the smallest."""
+        """Largest mean error of a group minus the smallest."""
         return self.report.gap.value
 
 
@@ -70,40 +70,40 @@ def tradeoff_curve(
     seed: int | None = None,
     verbose: int = 1,
 ) -> TradeoffCurve:
-    """Train over a range of loss weights, and set accuracy against the gap.
+    """Train over a range of loss weights, and compare accuracy with the gap.
 
     First `build(start)` is trained from scratch: the solution without the group
-    loss. Each of `values` then begins from that solution's weights, with an
-    optimiser and a loss state of its own. Training ends when the validation loss
-    has not improved for `patience` epochs, and keeps the best epoch's weights.
+    loss. Each of `values` then starts from that solution's weights, with its own
+    optimizer and loss state. Training stops when the validation loss has not
+    improved for `patience` epochs, and keeps the best epoch's weights.
 
-    The validation rows end the training and choose the point, so judge the chosen
-    model on rows of their own, by `group_report`.
+    The validation rows decide when to stop and which point to choose, so evaluate
+    the chosen model on other rows, with `group_report`.
 
     Args:
-        build: From a loss weight (or a bound) to a compiled `TrainingModel` with one
-            output.
-        train, validation: Dicts of `pack_inputs`, with the ids.
-        values: What `build` is called with: loss weights, or bounds.
-        start: The value of the solution to start from: 0 for loss weights; for
-            bounds one that does not bind.
-        budget: How much larger the overall error of the recommended point may be
-            than that of the start: 0.05 is 5 % more.
-        epochs: Epochs at most, for each value.
+        build: Takes a loss weight (or a bound) and returns a compiled
+            `TrainingModel` with one output.
+        train, validation: Dicts from `pack_inputs`, with the ids.
+        values: The arguments for `build`: loss weights, or bounds.
+        start: The argument for the solution to start from: 0 for loss weights; for
+            bounds, one that is not binding.
+        budget: By how much the overall error of the recommended point may exceed
+            that of the start: 0.05 is 5 % more.
+        epochs: Maximum number of epochs for each value.
         batch_size: Rows per training batch.
-        patience: Epochs without improvement before a training ends; `None` trains
-            all of them. With bounds take `None`: while the multipliers grow, the
-            epoch of the smallest validation loss is not the one that meets the bound.
+        patience: Epochs without improvement before training stops; `None` trains
+            for all of them. Use `None` with bounds: while the multipliers grow, the
+            epoch with the smallest validation loss does not meet the bound.
         group_ids: Name of the entry that holds the ids.
         group_names: Names by id, for the reports.
         error: Error of a sample, as in `group_report`.
-        seed: Of the order of the rows. For initial weights that repeat, call
-            `keras.utils.set_random_seed` too.
+        seed: Seed of the row order. For reproducible initial weights, also call
+            `keras.utils.set_random_seed`.
         verbose: 0 for no progress bar.
 
     Returns:
-        A `TradeoffCurve`. It prints as a table; `plot()`, `recommend(budget)` and
-        `build_model(point)` give the rest.
+        A `TradeoffCurve`. It prints as a table; see also `plot()`,
+        `recommend(budget)` and `build_model(point)`.
 
     Raises:
         ValueError: If an entry is missing, or `values` is empty.
@@ -172,7 +172,7 @@ class _Trial:
             stopping = {
                 "callbacks": [stop],
                 "validation_data": dict(self.validation),
-                # In one piece where it may be: the gap of a batch is not that of all.
+                # In one batch if possible: the gap of a batch is not that of all rows.
                 "validation_batch_size": min(len(self.validation[Y_TRUE]), 8192),
             }
         self.dataset.set_epoch(0)
@@ -182,7 +182,7 @@ class _Trial:
 
 
 class TradeoffCurve:
-    """What `tradeoff_curve` returns.
+    """The result of `tradeoff_curve`.
 
     Attributes:
         points: `TradeoffPoint`s in the order of training, the start first.
@@ -209,22 +209,22 @@ class TradeoffCurve:
 
     @property
     def frontier(self) -> list[TradeoffPoint]:
-        """The points that no other beats in both error and gap, by their error."""
+        """The points that no other dominates in error and gap, sorted by error."""
         return sorted((p for p in self.points if p.is_on_frontier), key=lambda p: p.error)
 
     def recommend(self, budget: float | None = None) -> TradeoffPoint:
         """The point with the smallest gap within the budget.
 
         Args:
-            budget: As in `tradeoff_curve`; that of the curve if none.
+            budget: As in `tradeoff_curve`. Defaults to that of the curve.
 
         Returns:
-            A point; the start where no other is within the budget.
+            A point; the start if no other is within the budget.
         """
         budget = self.budget if budget is None else budget
         check_number(low=0.0, budget=budget)
         limit = self.limit(budget)
-        # `<=` as the start itself is within a budget of 0.
+        # `<=` because the start itself is within a budget of 0.
         within = [p for p in self.points if p.error <= limit]
         return min(within, key=lambda p: (p.gap, p.error)) if within else self.start
 
@@ -233,14 +233,14 @@ class TradeoffCurve:
         return self.start.error + budget * abs(self.start.error)
 
     def build_model(self, point: TradeoffPoint | None = None) -> Any:
-        """A new compiled model with a point's weights; the recommended one's if none."""
+        """A new compiled model with a point's weights, by default the recommended one's."""
         point = self.recommend() if point is None else point
         model = self._build(point.value)
         export_inference_model(model).set_weights(point.weights)
         return model
 
     def plot(self, ax: Any = None, budget: float | None = None) -> Any:
-        """Error against gap, the recommended point marked; the matplotlib axes."""
+        """Plot error against gap, with the recommended point; returns the axes."""
         budget = self.budget if budget is None else budget
         plotted = [
             PlottedPoint(
@@ -262,7 +262,7 @@ class TradeoffCurve:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts."""
+        """Plain numbers and strings."""
         best = self.recommend()
         return {
             "error": self.start.report.error_name,
@@ -283,7 +283,7 @@ class TradeoffCurve:
         }
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with one row a point.
+        """A `pandas.DataFrame` with one row per point.
 
         Raises:
             ImportError: If pandas is not installed.
@@ -304,7 +304,7 @@ class TradeoffCurve:
         for point in self.points:
             marks = ["start"] if point is self.start else []
             marks += ["recommended"] if point is best else []
-            marks += [] if point.is_on_frontier else ["beaten by another"]
+            marks += [] if point.is_on_frontier else ["dominated"]
             low, high = point.report.gap[1:]
             rows.append(
                 [
@@ -323,7 +323,10 @@ class TradeoffCurve:
         best = self.recommend()
         more = f"at most {100 * self.budget:g} % more {self.start.report.heading}"
         if best is self.start:
-            first = f"Recommended for {more}: the start; no value closes the gap within it."
+            first = (
+                f"Recommended for {more}: the start; no value closes the gap within that "
+                "budget."
+            )
         else:
             first = (
                 f"Recommended for {more}: {tables.number(best.value)}, which takes the gap "
@@ -335,14 +338,14 @@ class TradeoffCurve:
         warnings = []
         if self.recommend().report.compare(self.start.report).is_levelling_down:
             warnings.append(
-                "Levelling down: there groups with smaller errors clearly got worse, and "
-                "the group that was worst did not clearly gain."
+                "Levelling down: at this point, groups with smaller errors clearly got "
+                "worse, and the worst group did not clearly improve."
             )
         least = min(point.error for point in self.points)
         if least < (1.0 - _NOT_CONVERGED) * self.start.error:
             warnings.append(
-                "The start was not trained to its end, as another point has a much "
-                "smaller error: train with more `epochs` or `patience`."
+                "The start had not converged: another point has a much smaller error. "
+                "Train with more `epochs` or `patience`."
             )
         return warnings
 

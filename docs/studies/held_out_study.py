@@ -174,7 +174,7 @@ def gaps_of(name_x_y_ids, batch, is_penalised):
 def print_table(is_penalised):
     print(
         "| data | batch | MSE | no gap term | all rows at once | running | plug-in "
-        "| running less plug-in |"
+        "| running minus plug-in |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for data in datasets():

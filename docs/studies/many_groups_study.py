@@ -62,7 +62,7 @@ def measure(term, num_groups, batch):
 
 
 def main():
-    print("| term | batch | groups | µs a step | state, kB | largest tensor |")
+    print("| term | batch | groups | µs per step | state, kB | largest tensor |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, make in TERMS.items():
         for batch in (64, 1024):

@@ -114,9 +114,9 @@ def test_an_unseen_category_need_not_be_in_names():
     "labels, message",
     [
         ({"a": [1, 2], "b": [1]}, "`column 1 of labels` must have one row per row of"),
-        (np.zeros((2, 2, 2)), "one label a row"),
+        (np.zeros((2, 2, 2)), "one label per row"),
         ({}, "must have a column"),
-        (np.array(3), "one label a row"),
+        (np.array(3), "one label per row"),
     ],
 )
 def test_what_is_no_column_of_labels_is_refused(labels, message):

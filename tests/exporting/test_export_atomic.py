@@ -72,7 +72,7 @@ def test_a_failed_comparison_leaves_the_former_export(name, tmp_path, monkeypatc
 
     broken = dataclasses.replace(chosen, read=off_by_one)
     monkeypatch.setitem(formats.FORMATS, name, broken)
-    with pytest.raises(RuntimeError, match=f"{PLACES[name]} was left as it was"):
+    with pytest.raises(RuntimeError, match=f"{PLACES[name]} is unchanged"):
         alk.export_inference_model(training_model(), path, format=name)
     assert snapshot(tmp_path) == before
 

@@ -378,7 +378,7 @@ def test_memory_grows_with_rows_plus_groups_not_with_their_product():
 def test_group_totals_refuse_what_is_not_one_number_a_row():
     with pytest.raises(ValueError, match=r"`group_ids` must have one row per row"):
         functional.group_totals([1.0, 2.0], [0], num_groups=2)
-    with pytest.raises(ValueError, match=r"`error` must have one number a row"):
+    with pytest.raises(ValueError, match=r"`error` must have one number per row"):
         functional.group_totals([[1.0], [2.0]], [[0], [1]], num_groups=2)
     with pytest.raises(ValueError, match=r"`num_groups` must be .*at least 1"):
         functional.group_totals([1.0], [0], num_groups=0)

@@ -203,7 +203,7 @@ def test_rows_that_would_meet_all_other_rows_are_refused():
     def elementwise(y_true, y_pred, delta):  # (batch, 1) · (batch,)
         return ops.square(y_true - y_pred) * delta
 
-    with pytest.raises(ValueError, match="compares each row with all others.*delta"):
+    with pytest.raises(ValueError, match="compares every row with every other.*delta"):
         alk.build_training_model(_predictor(1), elementwise)
 
 
@@ -211,7 +211,7 @@ def test_rows_that_meet_all_other_rows_before_a_mean_are_refused():
     def reduced(y_true, y_pred, delta):
         return ops.mean(ops.square(y_true - y_pred) * ops.exp(delta))
 
-    with pytest.raises(ValueError, match="compares each row with all others.*delta"):
+    with pytest.raises(ValueError, match="compares every row with every other.*delta"):
         alk.build_training_model(_predictor(1), reduced)
 
     column = {"delta": keras.Input((1,), name="delta")}

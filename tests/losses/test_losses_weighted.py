@@ -202,7 +202,7 @@ def test_a_term_without_weights_says_what_to_do():
 
 @pytest.mark.parametrize("weights", [[1.0, -1.0], [1.0, float("nan")], 3.0])
 def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(ValueError, match=r"`weights` must be finite numbers from 0"):
+    with pytest.raises(ValueError, match=r"`weights` must be finite and at least 0"):
         WeightedMSE(weights=weights)
 
 

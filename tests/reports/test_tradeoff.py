@@ -205,7 +205,7 @@ def test_a_point_that_another_beats_is_off_the_frontier():
     curve = TradeoffCurve(points, build, 0.05)
     assert [p.is_on_frontier for p in points] == [False, True, False]
     assert curve.recommend() is points[1]
-    assert "beaten by another" in repr(curve)
+    assert "dominated" in repr(curve)
 
 
 def test_levelling_down_is_said_of_the_recommended_point():
@@ -221,14 +221,14 @@ def test_where_nothing_fits_the_budget_the_start_is_recommended():
     points = [point(0, np.tile([1.0, 2.0], 50)), point(1, np.tile([2.0, 2.0], 50))]
     curve = TradeoffCurve(points, build, 0.05)
     assert curve.recommend() is points[0]
-    assert "no value closes the gap within it" in repr(curve)
+    assert "no value closes the gap within that budget" in repr(curve)
 
 
 @pytest.mark.parametrize("error, is_warned", [(0.5, True), (0.97, False)])
 def test_a_start_that_was_left_too_early_is_told(error, is_warned):
     points = [point(v, np.full(100, e**0.5)) for v, e in ((0, 1.0), (1, error))]
     text = repr(TradeoffCurve(points, build, 0.05))
-    assert ("was not trained to its end" in text) == is_warned
+    assert ("had not converged" in text) == is_warned
 
 
 @pytest.mark.parametrize(
