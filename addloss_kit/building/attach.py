@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from addloss_kit._checks import check_number, received
 from addloss_kit._types import KerasTensor
@@ -14,7 +15,6 @@ from addloss_kit.keras_internals.graph import input_tensors
 from addloss_kit.losses import SymbolicLoss
 from addloss_kit.model.bindings import BoundMetric, BoundTerm
 from addloss_kit.model.endpoint import bypass, endpoint_call, find_endpoint
-from addloss_kit.model.loss_weights import Schedule
 from addloss_kit.model.training_model import TrainingModel
 
 
@@ -46,7 +46,7 @@ def add_loss(
         >>> model = add_loss(model, keras.ops.mean(keras.ops.square(y - y_pred)))
         >>> model.compile("adam")
     """
-    if not isinstance(weight, Schedule):
+    if not isinstance(weight, LearningRateSchedule):
         check_number(weight=weight)
         weight = float(weight)
     return _attach(model, value, name, weight, "loss")

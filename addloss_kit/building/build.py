@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, received
@@ -17,7 +18,6 @@ from addloss_kit.building.resolve_metric import as_metric, prefixed
 from addloss_kit.fields import Y_PRED, input_name
 from addloss_kit.losses import LossTerm
 from addloss_kit.model.bindings import BoundMetric, BoundTerm, consumer_of
-from addloss_kit.model.loss_weights import Schedule
 from addloss_kit.model.training_model import TrainingModel
 
 
@@ -187,7 +187,7 @@ def _factors(given: Any, names: list[str]) -> list[Any]:
         )
     factors = []
     for factor in given:
-        if not isinstance(factor, Schedule):
+        if not isinstance(factor, LearningRateSchedule):
             check_number(loss_weights=factor)
             factor = float(factor)
         factors.append(factor)

@@ -144,8 +144,9 @@ class FunctionLoss(LossTerm):
         values = self.call_function(arguments)
         if values is None or isinstance(values, (dict, list, tuple)):
             raise TypeError(
-                f"`{self.name}` must return a scalar or a value per row. For several losses, "
-                f"pass several functions. {received(returned=type(values).__name__)}"
+                f"`{self.name}` must return a scalar or a value per row. For several "
+                "losses, pass several functions. "
+                f"{received(returned=type(values).__name__)}"
             )
         values = ops.convert_to_tensor(values)
         self._check_rows_apart(values, arguments)

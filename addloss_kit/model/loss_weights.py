@@ -8,12 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from addloss_kit._checks import check_number, received
 from addloss_kit._types import Tensor
 from addloss_kit.model.bindings import BoundTerm
-
-Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 class LossWeights(MutableMapping[str, Any]):
@@ -49,11 +48,10 @@ class LossWeights(MutableMapping[str, Any]):
         self._step = variable("loss_weights_step", 0, "int32") if self.schedules else None
 
     @property
-    def schedules(self) -> dict[str, Schedule]:
+    def schedules(self) -> dict[str, LearningRateSchedule]:
         """The terms whose weight follows a schedule."""
-        return {
-            n: b.weight for n, b in self._bound.items() if isinstance(b.weight, Schedule)
-        }
+        weights = {name: bound.weight for name, bound in self._bound.items()}
+        return {n: w for n, w in weights.items() if isinstance(w, LearningRateSchedule)}
 
     def factors(self, dtype: str) -> dict[str, Tensor]:
         """Each term's weight as a scalar tensor, in this step."""
@@ -88,7 +86,7 @@ class LossWeights(MutableMapping[str, Any]):
     def __setitem__(self, name: str, weight: Any) -> None:
         if name not in self._bound:
             raise KeyError(self._unknown(name))
-        if name in self.schedules or isinstance(weight, Schedule):
+        if name in self.schedules or isinstance(weight, LearningRateSchedule):
             raise ValueError(
                 f"The weight of `{name}` cannot be set to or from a schedule, which is "
                 "part of the graph. Pass the schedule to "

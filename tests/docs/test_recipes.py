@@ -1,4 +1,4 @@
-"""Every code block of the recipes and of the migration page runs, and says what it shows.
+"""Every code block of the recipes and of two guides runs, and prints what the page shows.
 
 In a page, the blocks fenced as `python` run in order in one namespace. A comment on the
 line before a fence, as `<!-- raises=TypeError -->`, may say:
@@ -24,7 +24,11 @@ import pytest
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RECIPES = sorted((DOCS / "recipes").glob("*.md"))
 INDEX = DOCS / "recipes" / "index.md"
-RUNNABLE = [*(page for page in RECIPES if page != INDEX), DOCS / "migration.md"]
+RUNNABLE = [
+    *(page for page in RECIPES if page != INDEX),
+    DOCS / "migration.md",
+    DOCS / "adding-a-loss.md",
+]
 
 _FENCE = re.compile(
     r"^(?:<!-- ([^\n]*) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
