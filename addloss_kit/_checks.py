@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import keras
+import numpy as np
+
 from addloss_kit._types import Shape, Tensor
 
 
@@ -48,9 +51,9 @@ def check_rows(**tensors: Tensor) -> None:
 
 
 def check_positive_int(**numbers: Any) -> None:
-    """Raise unless every value is a whole number of at least 1."""
+    """Raise unless every value is a whole number of at least 1, Python's or NumPy's."""
     for name, number in numbers.items():
-        is_whole = isinstance(number, int) and not isinstance(number, bool)
+        is_whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
         if not is_whole or number < 1:
             error = ValueError if is_whole else TypeError
             raise error(
@@ -74,17 +77,27 @@ def check_number(
     *,
     low: float = float("-inf"),
     high: float = float("inf"),
+    is_low_allowed: bool = True,
     is_high_allowed: bool = True,
     **numbers: Any,
 ) -> None:
-    """Raise unless every value is a number in `[low, high]` (or `[low, high)`)."""
+    """Raise unless every value is a finite number in `[low, high]`.
+
+    It must lie there as the tensors hold it, too: 0.99999999 is 1 in float32.
+    """
     for name, number in numbers.items():
         value = _as_float(name, number)
-        fits = low <= value <= high if is_high_allowed else low <= value < high
-        if not fits or value != value:
-            bracket = "]" if is_high_allowed else ")"
+        held = as_held(value)
+        fits = low <= value <= high and abs(value) < float("inf")
+        fits = fits and (is_low_allowed or min(value, held) > low)
+        fits = fits and (is_high_allowed or max(value, held) < high)
+        if not fits:
+            left = "[" if is_low_allowed and low > float("-inf") else "("
+            right = "]" if is_high_allowed and high < float("inf") else ")"
+            is_rounded = low < value < high and abs(value) < float("inf")
+            how = f" in {keras.config.floatx()}" if is_rounded else ""
             raise ValueError(
-                f"`{name}` must lie in [{low:g}, {high:g}{bracket}. "
+                f"`{name}` must lie in {left}{low:g}, {high:g}{right}{how}. "
                 f"{received(**{name: repr(number)})}"
             )
 
@@ -93,14 +106,22 @@ def check_positive(*, is_infinity_allowed: bool = False, **numbers: Any) -> None
     """Raise unless every value is a number above 0."""
     for name, number in numbers.items():
         value = _as_float(name, number)
-        # NaN is not above 0 either.
-        if not value > 0 or (value == float("inf") and not is_infinity_allowed):
+        # NaN is not above 0 either, and 1e-50 is 0 in float32, 1e39 infinite.
+        held = as_held(value)
+        if not held > 0 or (held == float("inf") and not is_infinity_allowed):
             kind = (
                 "positive, or infinity for no limit"
                 if is_infinity_allowed
                 else "positive and finite"
             )
             raise ValueError(f"`{name}` must be {kind}. {received(**{name: repr(number)})}")
+
+
+def as_held(number: float) -> float:
+    """A number as a tensor of `keras.config.floatx()` holds it."""
+    dtype = np.float64 if keras.config.floatx() == "float64" else np.float32
+    with np.errstate(over="ignore", under="ignore"):
+        return float(dtype(number))
 
 
 def _as_float(name: str, number: Any) -> float:

@@ -1,7 +1,7 @@
 """Names for what signatures take: tensors, arrays, and closed sets of words.
 
-Keras has no type for a tensor: it is that of the backend at hand, and `Any` to a type
-checker. These names say which kind of `Any` is meant; shapes stand in the docstrings.
+Keras has no type for a tensor: it is the backend's, and `Any` to a type checker. These
+names say which kind of `Any` is meant; the docstrings have the shapes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 Tensor: TypeAlias = Any
 # A tensor while the graph is built.
 KerasTensor: TypeAlias = Any
-# What NumPy makes an array of: an array, list, table, or a tensor of any backend.
+# What NumPy can convert: an array, list, table, or a tensor of any backend.
 ArrayLike: TypeAlias = Any
 # A nest (tuple, list or dict) of tensors that add up over rows.
 Totals: TypeAlias = Any
@@ -41,5 +41,5 @@ Bounded: TypeAlias = Literal["error", "gap"]
 # What a group's error is compared with.
 Method: TypeAlias = Literal["between_groups", "to_overall"]
 ExportFormat: TypeAlias = Literal["keras", "tf_saved_model", "onnx", "litert"]
-# In the place of a number, for one that suits the training.
+# Instead of a number, for one that is chosen automatically.
 Auto: TypeAlias = Literal["auto"]

@@ -34,6 +34,9 @@ class Field:
         role: The loss argument that it feeds, such as `"y_true"` or `"group_ids"`.
         num_groups: For group ids, how many groups there are; ids lie in
             `[0, num_groups)`, or are -1 for "no group".
+        num_classes: For class targets, how many classes the prediction has; they lie
+            in `[0, num_classes)`. `None` if unspecified.
+        ignore_class: The class outside them that a loss leaves out, if it does.
         reason: Who requires it, for the message if two uses conflict.
     """
 
@@ -41,6 +44,8 @@ class Field:
     dtype: str | None = None
     role: str = ""
     num_groups: int | None = None
+    num_classes: int | None = None
+    ignore_class: int | None = None
     reason: str = ""
 
     def merge(self, other: Field, name: str) -> Field:
@@ -50,6 +55,7 @@ class Field:
             ValueError: If they contradict each other.
         """
         merged = dataclasses.asdict(self)
+        merged.update(self.merge_classes(other))
         for key in ("shape", "dtype", "num_groups"):
             mine, theirs = getattr(self, key), getattr(other, key)
             if mine is None:
@@ -63,6 +69,19 @@ class Field:
                     "another name (for group ids: `group_ids='another_name'`)."
                 )
         return Field(**merged)
+
+
+    def merge_classes(self, other: Field) -> dict[str, int | None]:
+        """`num_classes` and `ignore_class` of what satisfies both."""
+        if other.num_classes is None or self.num_classes is None:
+            one = self if other.num_classes is None else other
+            return {"num_classes": one.num_classes, "ignore_class": one.ignore_class}
+        # A class that only one of them ignores is an error for the other.
+        is_same = self.ignore_class == other.ignore_class
+        return {
+            "num_classes": min(self.num_classes, other.num_classes),
+            "ignore_class": self.ignore_class if is_same else None,
+        }
 
 
 def input_name(argument: str, output: str | None) -> str:

@@ -48,7 +48,7 @@ class _GroupMetric(keras.metrics.Metric):
             name = snake_case(type(self).__name__)
             name = name if group_ids == GROUP_IDS else f"{group_ids}_{name}"
         super().__init__(name=name, **kwargs)
-        self.num_groups = num_groups
+        self.num_groups = int(num_groups)
         self.error = error if isinstance(error, PerSampleError) else PerSampleError(error)
         self.group_ids = group_ids
         # float32 sums over many batches drift; the second row accumulates the rounding
@@ -98,18 +98,20 @@ class _GroupMetric(keras.metrics.Metric):
         Args:
             y_true, y_pred: `(batch, …)`, as the error takes them.
             group_ids: Integers `(batch,)`; -1 for no group.
-            sample_weight: Optional weights `(batch,)`; weights per element are averaged.
-            mask: Optional boolean mask of the prediction's steps.
+            sample_weight: Optional weights `(batch,)`; weights per step or element are
+                averaged.
+            mask: Optional boolean mask of the prediction's steps. A masked step counts
+                nowhere, neither its error nor its weight.
         """
         y_pred = ops.cast(y_pred, self.dtype)
-        error = self.error.per_row(ops.convert_to_tensor(y_true), y_pred, mask)
-        if sample_weight is not None:
-            sample_weight = functional.align_weight(
-                ops.convert_to_tensor(sample_weight), error
-            )
+        if mask is not None:
+            mask = ops.convert_to_tensor(mask)
+        error, weight = self.error.per_row(
+            ops.convert_to_tensor(y_true), y_pred, mask, sample_weight
+        )
         ids = ops.reshape(ops.cast(group_ids, "int32"), (-1,))
         errors, weights = functional.group_totals(
-            error, ids, sample_weight, num_groups=self.num_groups
+            error, ids, weight, num_groups=self.num_groups
         )
         _add(self.error_totals, errors)
         _add(self.weight_totals, weights)
@@ -148,8 +150,9 @@ class GroupError(_GroupMetric):
         name: Prefix of the keys in the history: `group_error_0`, …
 
     Returns:
-        A dict with one scalar per group, in the units of the error; 0 for a group
-        without weight.
+        A dict with one scalar per group, in the units of the error; NaN for a group
+        without weight, because 0 would look perfect. Callbacks such as `EarlyStopping`
+        never take NaN for an improvement on a number.
 
     Example:
         >>> metric = GroupError(2)
@@ -176,7 +179,8 @@ class GroupError(_GroupMetric):
         self.group_names = None if group_names is None else [str(n) for n in group_names]
 
     def result(self) -> dict[str, Tensor]:
-        means, _ = self.means()
+        means, weight = self.means()
+        means = _or_nan(weight > 0, means)
         names = self.group_names or range(self.num_groups)
         return {f"{self.name}_{name}": means[k] for k, name in enumerate(names)}
 
@@ -198,7 +202,7 @@ class GroupGap(_GroupMetric):
 
     Returns:
         Scalar in the units of the error, squared if `distance` is. Groups without
-        weight are excluded; 0 with fewer than two groups.
+        weight are excluded; NaN if fewer than two have any.
 
     Example:
         >>> metric = GroupGap(2, distance="absolute")
@@ -223,9 +227,10 @@ class GroupGap(_GroupMetric):
 
     def result(self) -> Tensor:
         means, weight = self.means()
-        return functional.group_gap(
+        gap = functional.group_gap(
             means, weight > 0, distance=self.distance, between=self.between, shares=weight
         )
+        return _or_nan(_number_present(weight) > 1, gap)
 
     def get_config(self) -> Config:
         return {
@@ -252,7 +257,8 @@ class BoundIsMet(_GroupMetric):
         name: Key in the history; `"bound_is_met"`.
 
     Returns:
-        1.0 or 0.0. Groups without weight are excluded.
+        1.0 or 0.0. Groups without weight are excluded; NaN if none has any, or, for a
+        gap, if fewer than two have.
 
     Example:
         >>> metric = BoundIsMet(2, bound=8.0, of="gap")
@@ -275,9 +281,10 @@ class BoundIsMet(_GroupMetric):
         check_number(low=0.0, tolerance=tolerance)
         bounds = np.asarray(bound, "float64")
         shapes = [(), (num_groups,)] if of == "error" else [()]
-        if bounds.shape not in shapes or not np.all(bounds >= 0):
+        fits = bounds.shape in shapes and np.all(np.isfinite(bounds))
+        if not fits or np.any(bounds < 0):
             raise ValueError(
-                "`bound` must be at least 0, or one number per group with `of='error'`. "
+                "`bound` must be a finite number of at least 0, or one number per group with `of='error'`. "
                 f"{received(bound=bound, num_groups=num_groups, of=repr(of))}"
             )
         self.bound = bounds.tolist()
@@ -295,7 +302,8 @@ class BoundIsMet(_GroupMetric):
         bound = ops.convert_to_tensor(self.bound, means.dtype)
         # A group without weight has a mean of 0, which is below any bound.
         is_met = ops.all(reached <= bound * (1.0 + self.tolerance))
-        return ops.cast(is_met, means.dtype)
+        least = 2 if self.of == "gap" else 1
+        return _or_nan(_number_present(weight) >= least, ops.cast(is_met, means.dtype))
 
     def get_config(self) -> Config:
         return {
@@ -304,6 +312,15 @@ class BoundIsMet(_GroupMetric):
             "of": self.of,
             "tolerance": self.tolerance,
         }
+
+
+def _number_present(weight: Tensor) -> Tensor:
+    return ops.sum(ops.cast(weight > 0, "int32"))
+
+
+def _or_nan(is_known: Tensor, value: Tensor) -> Tensor:
+    """The value where it is known, else NaN: what 0/0 is."""
+    return ops.where(is_known, value, ops.full_like(value, float("nan")))
 
 
 def _add(sums: Tensor, news: Tensor) -> None:

@@ -10,7 +10,7 @@ from keras import ops
 from addloss_kit._checks import received
 from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor
 from addloss_kit.fields import Field, snake_case
-from addloss_kit.functional.rows import own_mask, row_mean
+from addloss_kit.functional.rows import own_mask, row_mean, row_weight
 from addloss_kit.keras_internals.wrapped import function_arguments
 from addloss_kit.serialization import deserialize_loss, serialize_loss
 
@@ -25,6 +25,22 @@ _CLASS_INDEX_LOSSES = (
     "sparse_categorical_crossentropy",
     "categorical_generalized_cross_entropy",
     "circle",
+)
+
+
+# Keras losses whose value is a mean over the last axis of one value per element.
+_ELEMENTWISE_LOSSES = (
+    "mean_squared_error",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_logarithmic_error",
+    "huber",
+    "log_cosh",
+    "poisson",
+    "hinge",
+    "squared_hinge",
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
 )
 
 
@@ -82,16 +98,53 @@ class PerSampleError:
             return self.loss.call(y_true, y_pred)
         return self.loss(y_true, y_pred)
 
-    def per_row(self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The error of each row `(batch,)`: the mean over its steps."""
+    def steps(
+        self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The errors, unreduced, and which of them count.
+
+        Args:
+            y_true, y_pred: `(batch, …)`, as the loss takes them.
+            mask: Optional boolean mask of the prediction.
+        """
+        if mask is not None and 1 < len(mask.shape) == len(y_pred.shape):
+            # A mask per element: the mean over the last axis would hide it.
+            function = getattr(self.loss, "fn", self.loss)
+            if getattr(function, "__name__", "") not in _ELEMENTWISE_LOSSES:
+                raise ValueError(
+                    f"`{self.name}` averages over the prediction's last axis, so a mask "
+                    "of the prediction's shape cannot be applied. Add an axis to the "
+                    "prediction, or mask whole steps. "
+                    f"{received(**{'mask.shape': tuple(mask.shape)})}"
+                )
+            y_true = ops.expand_dims(as_keras_target(y_true, y_pred), -1)
+            y_pred = ops.expand_dims(y_pred, -1)
         values = self(y_true, y_pred)
+        return values, own_mask(values, mask)
+
+    def per_row(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        mask: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The error of each row: the mean over its steps; and its weight.
+
+        Masked steps count in neither, and a fully masked row has a weight of 0.
+
+        Returns:
+            `(error, weight)`, both `(batch,)`.
+        """
+        values, mask = self.steps(y_true, y_pred, mask)
         if len(values.shape) == 0:
             raise ValueError(
                 "A group's error needs a loss with one value per sample. Rewrite the "
                 "loss so that it keeps the batch axis. "
                 f"{received(error=self.name, shape='()')}"
             )
-        return row_mean(values, own_mask(values, mask))
+        error = row_mean(values, mask)
+        return error, row_weight(sample_weight, error, mask)
 
     def field(self, prediction: KerasTensor) -> Field:
         """What the target must look like, given the prediction's KerasTensor."""
@@ -104,11 +157,19 @@ class PerSampleError:
             # The class axis, counted without the batch axis.
             axis = function_arguments(self.loss).get("axis", -1)
             axis = axis - 1 if axis > 0 else axis + len(shape)
+            # The labels of the circle loss are of any number: its axis holds no classes.
+            has_classes = name != "circle"
             return Field(
-                shape=shape[:axis] + shape[axis + 1 :], dtype="int32", reason=self.name
+                shape=shape[:axis] + shape[axis + 1 :],
+                dtype="int32",
+                num_classes=shape[axis] if has_classes else None,
+                ignore_class=function_arguments(self.loss).get("ignore_class"),
+                reason=self.name,
             )
         if name == "ctc":
-            return Field(shape=(None,), dtype="int32", reason=self.name)
+            return Field(
+                shape=(None,), dtype="int32", num_classes=shape[-1], reason=self.name
+            )
         return Field(
             shape=shape,
             dtype=keras.backend.standardize_dtype(prediction.dtype),

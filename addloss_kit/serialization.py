@@ -11,7 +11,7 @@ import keras
 
 from addloss_kit._checks import received
 from addloss_kit._types import Config
-from addloss_kit.keras_internals.wrapped import function_arguments
+from addloss_kit.keras_internals.wrapped import function_arguments, wrapped_function
 
 
 def serialize_loss(loss: Any) -> Any:
@@ -97,9 +97,40 @@ def serialize_function(function: Callable[..., Any]) -> Any:
     return keras.saving.serialize_keras_object(function)
 
 
+def serialize_object(thing: Any) -> Any:
+    """A registered term, metric or schedule as a config.
+
+    Raises:
+        ValueError: If it could be saved but not loaded: its class, or the function that
+            a metric averages, is not registered with Keras, or its config is not what
+            its constructor takes.
+    """
+    kind = type(thing)
+    if not _is_findable(kind):
+        raise ValueError(_register(kind.__name__, "class"))
+    function = wrapped_function(thing)
+    if function is not None:
+        serialize_function(function)  # For its error if not registered.
+    config = keras.saving.serialize_keras_object(thing)
+    if isinstance(thing, keras.metrics.Metric) and not _is_of_keras(kind):
+        try:
+            kind.from_config(thing.get_config())
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"The class `{kind.__name__}` cannot be saved, because it cannot be made "
+                "from its config. Define `get_config` to return the constructor's "
+                f"arguments. {received(get_config=thing.get_config(), error=error)}"
+            ) from error
+    return config
+
+
+def _is_of_keras(thing: Any) -> bool:
+    return (getattr(thing, "__module__", "") or "").split(".")[0] == "keras"
+
+
 def _is_findable(thing: Any) -> bool:
     """Whether another process can find a class or function by its config."""
-    if (getattr(thing, "__module__", "") or "").split(".")[0] == "keras":
+    if _is_of_keras(thing):
         return True
     registered = keras.saving.get_registered_name(thing)
     return keras.saving.get_registered_object(registered) is not None

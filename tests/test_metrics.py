@@ -9,7 +9,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 import addloss_kit as alk
-from addloss_kit.metrics import GroupError, GroupGap
+from addloss_kit.metrics import BoundIsMet, GroupError, GroupGap
 
 
 def rows_in_groups(rng, rows=103, num_groups=3):
@@ -93,7 +93,8 @@ def test_the_gap_is_that_of_the_loop_over_all_rows(distance, between, rng):
 def test_rows_of_no_group_and_groups_without_rows_count_nowhere():
     metric = GroupError(2)
     metric.update_state([[0.0], [0.0]], [[1.0], [9.0]], [0, -1])
-    assert [float(v) for v in metric.result().values()] == [1.0, 0.0]
+    # 0 would look perfect.
+    np.testing.assert_equal([float(v) for v in metric.result().values()], [1.0, np.nan])
 
 
 def test_totals_stay_exact_where_float32_would_stand_still():
@@ -113,7 +114,54 @@ def test_a_reset_forgets_everything():
     metric = GroupGap(2)
     metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], [0, 1])
     metric.reset_state()
-    assert float(metric.result()) == 0.0
+    assert np.isnan(float(metric.result()))
+
+
+def makers():
+    for between in ("pairs", "range", "overall"):
+        yield lambda b=between: GroupGap(3, between=b)
+    yield lambda: GroupGap(3, distance="absolute")
+
+
+@pytest.mark.parametrize("make", list(makers()))
+@pytest.mark.parametrize(("ids", "is_known"), [([-1], 0), ([1], 0), ([0, 2], 1)])
+def test_a_gap_needs_two_groups_with_rows(make, ids, is_known):
+    metric = make()
+    rows = np.arange(1.0, len(ids) + 1)[:, None]
+    metric.update_state(0 * rows, rows, ids)
+    assert np.isfinite(float(metric.result())) == is_known
+    if is_known:
+        both = make()  # The absent group is left out, not counted as 0.
+        both.update_state(0 * rows, rows, [0, 1])
+        np.testing.assert_allclose(float(metric.result()), float(both.result()))
+
+
+@pytest.mark.parametrize(
+    ("of", "ids", "verdict"),
+    [
+        ("error", [-1, -1], np.nan),
+        ("error", [1, 1], 0.0),
+        ("error", [1, -1], 1.0),
+        ("gap", [-1, -1], np.nan),
+        ("gap", [1, 1], np.nan),
+        ("gap", [0, 1], 0.0),
+    ],
+)
+def test_a_verdict_needs_rows(of, ids, verdict):
+    metric = BoundIsMet(2, bound=1.0, of=of)
+    metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], ids)
+    np.testing.assert_equal(float(metric.result()), verdict)
+
+
+def test_a_group_without_rows_is_never_the_best_epoch():
+    epochs = [4.0, np.nan, 5.0]
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    stop = keras.callbacks.EarlyStopping("val_error_1", mode="min", patience=9)
+    stop.set_model(model)
+    stop.on_train_begin()
+    for epoch, error in enumerate(epochs):
+        stop.on_epoch_end(epoch, {"val_error_1": error})
+    assert (stop.best, stop.best_epoch) == (4.0, 0)
 
 
 def test_names_of_groups_are_keys_in_the_history():

@@ -56,7 +56,8 @@ def build_training_model(
             metrics for which it is optional. It is one weight per row, unless a
             `Weighted…` term gives it the target's shape.
         inputs: `keras.Input`s by Input name, to override the default shape or
-            dtype, also for the features of a subclassed predictor.
+            dtype: of targets, weights, ids and other arguments of losses, and of the
+            features of a subclassed predictor.
         tensors: Intermediate tensors of the predictor by argument name, for
             losses that take them.
         name: Name of the model. Defaults to the predictor's plus `_training`.

@@ -192,6 +192,12 @@ def _new_inputs(fields: Mapping[str, Field], supply: Supply) -> dict[str, KerasT
         if dtype in (None, "float16", "bfloat16"):
             # A target of 10⁵ is infinite in half precision.
             dtype = keras.config.floatx()
+        if field.role == SAMPLE_WEIGHT and "float" not in str(dtype):
+            raise ValueError(
+                f"The weights `{name}` may be fractions, so their Input must be a float. "
+                f"Pass `inputs={{'{name}': keras.Input(...)}}` without a `dtype`. "
+                f"{received(dtype=dtype)}"
+            )
         made[name] = keras.Input(shape=shape or (), dtype=dtype, name=name)
     return made
 

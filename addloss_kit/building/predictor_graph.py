@@ -36,7 +36,8 @@ def predictor_graph(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Pre
 
     Raises:
         TypeError: If it is not a Keras model.
-        ValueError: If it is not built, or already has losses.
+        ValueError: If it is not built, already has losses, or `overrides` names a
+            feature of a functional model, which has its own Inputs.
     """
     if not isinstance(predictor, keras.Model):
         raise TypeError(
@@ -55,13 +56,21 @@ def predictor_graph(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Pre
             f"`keras.Input(shape)`, or call it once. {received(predictor=predictor.name)}"
         )
     if isinstance(predictor, keras.Sequential) and predictor.inputs:
-        inputs, outputs = predictor.inputs[0], predictor.outputs[0]
+        graph = PredictorGraph(predictor.inputs[0], predictor.outputs[0])
     elif getattr(predictor, "inputs", None):
-        inputs, outputs = predictor.input, predictor.output
+        graph = PredictorGraph(predictor.input, predictor.output)
     else:
         inputs = _inputs_of_subclassed(predictor, overrides)
-        outputs = predictor(inputs)
-    return PredictorGraph(inputs, outputs)
+        return PredictorGraph(inputs, predictor(inputs))
+    features = [tensor.name for tensor in graph.inputs]
+    ignored = sorted(set(overrides) & set(features))
+    if ignored:
+        raise ValueError(
+            f"`inputs=` would ignore {ignored}: the features of a functional predictor are "
+            "its own Inputs. Change them there; `inputs=` may hold targets, weights, ids "
+            f"and other arguments of losses. {received(inputs=sorted(overrides))}"
+        )
+    return graph
 
 
 def _inputs_of_subclassed(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Any:

@@ -80,7 +80,11 @@ class BalancedPlan:
         for name in weights:
             weight = arrays[name]
             axes = (-1,) + (1,) * (weight.ndim - 1)
-            changed[name] = (weight * factor.reshape(axes)).astype(weight.dtype)
+            # Whole numbers would swallow a factor below 1.
+            is_double = weight.dtype == "float64"
+            changed[name] = (weight * factor.reshape(axes)).astype(
+                "float64" if is_double else "float32"
+            )
         return changed
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import ArrayLike
+from addloss_kit.data.conversion import check_same_index, columns_of, is_missing
 
 _SEPARATOR = " & "
 
@@ -42,7 +43,8 @@ def encode_groups(
 
     Raises:
         ValueError: If a label is not in `names`, columns differ in length, or names
-            repeat.
+            repeat, two combinations of labels read the same, or two pandas columns have
+            different indexes.
 
     Example:
         >>> ids, names = encode_groups(["m", "f", None, "m"])
@@ -53,9 +55,12 @@ def encode_groups(
         >>> encode_groups({"sex": ["f", "m"], "over_30": [True, False]})[1]
         ['f & True', 'm & False']
     """
-    columns = [_column(column) for column in _columns(labels)]
+    given = _columns(labels)
+    check_same_index(**columns_of(dict(enumerate(given))))
+    columns = [_column(column) for column in given]
     check_rows(**{f"column {i} of labels": codes for i, (codes, _) in enumerate(columns)})
     codes, texts = columns[0] if len(columns) == 1 else _intersections(columns)
+    _refuse_equal_names(texts)
     if names is None:
         return codes.astype("int32"), texts
     fixed = [_text(name) for name in names]
@@ -77,6 +82,17 @@ def encode_groups(
     return table[codes], fixed
 
 
+def _refuse_equal_names(names: list[str]) -> None:
+    """Two groups of one name, such as `"a & b"` with `"c"`, and `"a"` with `"b & c"`."""
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            "Two groups must not have the same name. Rename labels that contain "
+            f"`{_SEPARATOR.strip()}`, or categories that read the same. "
+            f"{received(names=twice)}"
+        )
+
+
 def _columns(labels: ArrayLike) -> list[Any]:
     if isinstance(labels, Mapping):
         columns = list(labels.values())
@@ -87,7 +103,7 @@ def _columns(labels: ArrayLike) -> list[Any]:
     elif _is_array(labels):
         columns = [labels]
     else:
-        array = np.asarray(labels, dtype=_object_if_mixed(labels))
+        array = np.asanyarray(labels, dtype=_object_if_mixed(labels))
         if array.ndim not in (1, 2):
             raise ValueError(
                 "`labels` must be one label per row, or several columns. Reshape them. "
@@ -101,6 +117,11 @@ def _columns(labels: ArrayLike) -> list[Any]:
 
 def _column(column: ArrayLike) -> tuple[np.ndarray, list[str]]:
     """Codes `(rows,)`, -1 where missing, and the labels' texts in order."""
+    if isinstance(column, np.ma.MaskedArray):
+        is_masked = np.ma.getmaskarray(column)
+        objects = column.data.astype(object)
+        objects[is_masked] = None
+        column = objects
     if _is_categorical(column):
         values = getattr(column, "array", column)
         codes = np.asarray(getattr(values, "codes", values)).astype("int64")
@@ -125,7 +146,7 @@ def _objects(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
     code_of: dict[str, int] = {}
     codes = np.empty(array.shape[0], "int64")
     for row, value in enumerate(array):
-        if _is_missing(value):
+        if is_missing(value):
             codes[row] = -1
             continue
         text = _text(value)
@@ -164,17 +185,6 @@ def _text(value: Any) -> str:
     if is_number and float(value).is_integer():
         return str(int(value))
     return str(value)
-
-
-def _is_missing(value: Any) -> bool:
-    # pandas.NA has no truth value, and pandas may not be installed.
-    if value is None or type(value).__name__ == "NAType":
-        return True
-    return (
-        isinstance(value, (float, np.floating, np.datetime64))
-        and value != value
-        or (type(value).__name__ == "NaTType")
-    )
 
 
 def _is_categorical(column: Any) -> bool:

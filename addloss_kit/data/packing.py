@@ -9,6 +9,7 @@ import numpy as np
 
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import ArrayLike, Shape
+from addloss_kit.data.conversion import as_number_array, check_same_index
 from addloss_kit.fields import (
     GROUP_IDS,
     SAMPLE_WEIGHT,
@@ -51,7 +52,9 @@ def pack_inputs(
 
     Raises:
         ValueError: If an array is missing, unknown to the model, has the wrong
-            length or shape, is not finite, or has ids out of range.
+            length or shape, is not finite, has ids or classes out of range, masked
+            entries, or numbers that do not fit; or if two pandas objects have
+            different indexes.
         TypeError: If an array cannot be converted to numbers.
 
     Example:
@@ -84,6 +87,7 @@ def pack_inputs(
             f"The model also needs {missing}. Pass {_how_to_pass(missing)}. "
             f"{received(inputs=sorted(given))}"
         )
+    check_same_index(**{name: given[name] for name in specs})
     packed = {
         name: _as_array(name, given[name], specs[name], fields.get(name)) for name in specs
     }
@@ -196,41 +200,38 @@ def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarr
         value = value.detach().cpu()
     if dtype == "string":
         return _as_strings(name, value)
-    try:
-        array = np.asarray(value)
-        wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
-        if array.dtype == object:
-            array = array.astype("float64")
-    except (ValueError, TypeError) as error:
-        raise TypeError(
-            f"`{name}` must be numbers, {dtype}. Encode labels first (group labels with "
-            f"`encode_groups`). {received(**{name: _shown(value)})}"
-        ) from error
-    if array.dtype.kind in "USMm":
-        raise TypeError(
-            f"`{name}` must be numbers, {dtype}. Encode labels first (group labels with "
-            f"`encode_groups`). {received(**{f'{name}.dtype': array.dtype})}"
-        )
+    array = as_number_array(name, value, dtype)
+    wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
     if wanted.kind in "iu" and array.dtype.kind == "f":
         _check_whole(name, array)
-    if wanted.kind in "iu" and array.dtype.kind in "iu" and array.size:
+    if wanted.kind == "b":
+        is_lost = (array != 0) & (array != 1)
+        _check_fits(name, array, is_lost, dtype, "Compare with a threshold")
+    if wanted.kind in "iu" and array.dtype.kind in "iuf":
         limits = np.iinfo(wanted)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise ValueError(
-                f"`{name}` does not fit into {dtype}. "
-                f"{received(**{f'max({name})': array.max()})}"
-            )
+        # Their successors are powers of 2, which floats hold exactly.
+        is_float = array.dtype.kind == "f"
+        high = array >= float(limits.max + 1) if is_float else array > limits.max
+        _check_fits(name, array, (array < limits.min) | high, dtype, "Check its values")
     with np.errstate(over="ignore"):  # The check below has a better message.
         converted = array.astype(wanted, copy=False)
-    if wanted.kind == "f" and array.dtype.kind == "f":
-        lost = np.isfinite(array) & ~np.isfinite(converted)
-        if lost.any():
-            row = int(np.argwhere(lost)[0][0]) if lost.ndim else 0
-            raise ValueError(
-                f"`{name}` does not fit into {dtype}. Scale it down. "
-                f"{received(**{f'{name}[{row}]': array[row] if array.ndim else array})}"
-            )
+    if wanted.kind == "f" and array.dtype.kind in "iuf":
+        is_lost = np.isfinite(array) & ~np.isfinite(converted)
+        _check_fits(name, array, is_lost, dtype, "Scale it down")
     return np.asarray(converted, order="C")
+
+
+def _check_fits(
+    name: str, array: np.ndarray, is_lost: np.ndarray, dtype: str, remedy: str
+) -> None:
+    if np.any(is_lost):
+        at = tuple(np.argwhere(is_lost)[0])
+        row = f" at row {at[0]}" if at else ""
+        raise ValueError(
+            f"`{name}` does not fit into {dtype}. {remedy}, or give the Input a wider "
+            f"dtype: `inputs={{'{name}': keras.Input(..., dtype=...)}}`. Received: "
+            f"{int(np.sum(is_lost))} numbers outside, the first being {array[at]}{row}."
+        )
 
 
 def _as_strings(name: str, value: Any) -> np.ndarray:
@@ -327,6 +328,18 @@ def _check_values(name: str, array: np.ndarray, field: Field) -> None:
                 f"{array[row]} at row {row}."
             )
         return
+    if field.num_classes is not None and array.dtype.kind in "iuf":
+        is_outside = (array < 0) | (array >= field.num_classes)
+        if field.ignore_class is not None:
+            is_outside &= array != field.ignore_class
+        if is_outside.any():
+            at = tuple(np.argwhere(is_outside)[0])
+            raise ValueError(
+                f"`{name}` must hold classes in [0, {field.num_classes}), as many as the "
+                "prediction has. Number them from 0; to leave a row out, give it a class and a `sample_weight` of 0, or construct the loss with "
+                f"`ignore_class=`. Received: {int(is_outside.sum())} classes outside, the "
+                f"first being {array[at]} at row {at[0]}."
+            )
     if field.role not in (Y_TRUE, SAMPLE_WEIGHT) or array.dtype.kind != "f":
         return
     is_bad = ~np.isfinite(array)
@@ -337,14 +350,14 @@ def _check_values(name: str, array: np.ndarray, field: Field) -> None:
             f"with a `sample_weight` of 0. Received: {int(is_bad.sum())} others, the first "
             f"being {array[at]} at row {at[0]}."
         )
+    if field.role == SAMPLE_WEIGHT and not array.any():
+        raise ValueError(
+            f"`{name}` must not be 0 for all rows, which would train nothing. Give some "
+            f"rows a weight. {received(**{f'max({name})': 0.0, 'rows': array.shape[0]})}"
+        )
     if field.role == SAMPLE_WEIGHT and (array < 0).any():
         at = tuple(np.argwhere(array < 0)[0])
         raise ValueError(
             f"`{name}` must be at least 0. Received: {int((array < 0).sum())} negative "
             f"weights, the first being {array[at]:g} at row {at[0]}."
         )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:77] + "..."

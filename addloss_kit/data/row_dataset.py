@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -84,8 +85,10 @@ def _batches(rows: Rows) -> Any:
     batch_size, steps, full = rows.batch_size, rows.steps, rows.full_steps
     row_bytes = sum(array[:1].nbytes for array in rows.arrays.values())
     most = max(1, _BLOCK_BYTES // max(1, batch_size * row_bytes))
-    # A static batch size wherever there is one: XLA then compiles once.
-    is_even = full == steps
+    # A static batch size wherever there is one: XLA then compiles once. JAX compiles by
+    # the arrays themselves; there Keras from 3.16 on would batch batches of a static size
+    # and draw them ahead.
+    is_even = full == steps and keras.backend.backend() != "jax"
     options = tf.data.Options()
     # TensorFlow would put a `prefetch` at the end by itself.
     options.experimental_optimization.inject_prefetch = False

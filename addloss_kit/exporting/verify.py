@@ -117,10 +117,17 @@ def name_rows(sample: Any, model: keras.Model) -> dict[str, np.ndarray]:
             f"{received(arrays=len(arrays))}"
         )
     dtypes = [keras.backend.standardize_dtype(t.dtype) for t in model.inputs]
-    return {
+    rows = {
         name: np.asarray(array, _numpy_dtype(dtype))
         for name, array, dtype in zip(names, arrays, dtypes)
     }
+    for name, array in rows.items():
+        if array.size == 0:
+            raise ValueError(
+                "`sample` must hold at least one row, on which the exported file can be "
+                f"compared. {received(**{f'{name}.shape': array.shape})}"
+            )
+    return rows
 
 
 def _numpy_dtype(dtype: str) -> str:

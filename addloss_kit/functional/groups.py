@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import get_args
 
+import keras
 from keras import ops
 
 from addloss_kit._checks import check_one_of, check_positive_int, check_rows
 from addloss_kit._types import Between, Distance, Tensor
+from addloss_kit.functional.rows import as_floats
 
 DISTANCES = get_args(Distance)
 BETWEEN = get_args(Between)
@@ -48,8 +50,8 @@ def group_totals(
         ([1.0, 6.0], [1.0, 2.0])
     """
     check_positive_int(num_groups=num_groups)
-    error = ops.convert_to_tensor(error)
-    group_ids = ops.cast(ops.convert_to_tensor(group_ids), "int32")
+    error = as_floats(error)
+    group_ids = ops.convert_to_tensor(group_ids)
     weight = (
         ops.ones_like(error)
         if sample_weight is None
@@ -62,14 +64,33 @@ def group_totals(
                 f"`{name}` must have one number per row, shape (batch,). "
                 f"Received: {name}.shape={tuple(tensor.shape)}."
             )
-    # Backends disagree on out-of-range segment ids, so rows without a group are summed
-    # in an extra segment, which is dropped.
-    is_known = ops.logical_and(group_ids >= 0, group_ids < num_groups)
-    segments = ops.where(is_known, group_ids, ops.full_like(group_ids, num_groups))
+    segments = group_segments(group_ids, num_groups)
     # Two sums of vectors are faster than one sum of pairs, on the CPU.
     errors = ops.segment_sum(weight * error, segments, num_segments=num_groups + 1)
     weights = ops.segment_sum(weight, segments, num_segments=num_groups + 1)
     return errors[:num_groups], weights[:num_groups]
+
+
+def group_segments(group_ids: Tensor, num_groups: int) -> Tensor:
+    """The ids as int32, and `num_groups` for every row without a group.
+
+    Backends disagree on out-of-range segment ids, so these rows are summed in an extra
+    segment, which is dropped.
+    """
+    ids = ops.convert_to_tensor(group_ids)
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    if "float" in dtype:
+        # Half an id is no id.
+        is_known = ops.logical_and(ops.floor(ids) == ids, ids < float(num_groups))
+        ids = ops.where(ops.logical_and(is_known, ids >= 0), ids, -ops.ones_like(ids))
+    elif dtype in ("int64", "uint32", "uint64"):
+        # They may exceed int32, where 2³² would be 0.
+        ids = ops.cast(ids, "int64")
+        ids = ops.where(ids < num_groups, ids, -ops.ones_like(ids))
+        ids = ops.maximum(ids, -ops.ones_like(ids))
+    ids = ops.cast(ids, "int32")
+    is_known = ops.logical_and(ids >= 0, ids < num_groups)
+    return ops.where(is_known, ids, ops.full_like(ids, num_groups))
 
 
 def group_means(error_totals: Tensor, weight_totals: Tensor) -> Tensor:
@@ -87,9 +108,9 @@ def group_means(error_totals: Tensor, weight_totals: Tensor) -> Tensor:
         >>> [float(m) for m in group_means([1.0, 6.0, 0.0], [1.0, 2.0, 0.0])]
         [1.0, 3.0, 0.0]
     """
-    return ops.divide_no_nan(
-        ops.convert_to_tensor(error_totals), ops.convert_to_tensor(weight_totals)
-    )
+    error_totals = as_floats(error_totals)
+    weights = ops.cast(ops.convert_to_tensor(weight_totals), error_totals.dtype)
+    return ops.divide_no_nan(error_totals, weights)
 
 
 def group_gap(
@@ -133,10 +154,13 @@ def group_gap(
     """
     check_one_of(DISTANCES, distance=distance)
     check_one_of(BETWEEN, between=between)
-    means = ops.convert_to_tensor(means)
+    means = as_floats(means)
     if is_present is None:
         is_present = ops.ones_like(means, dtype="bool")
+    is_present = ops.cast(ops.convert_to_tensor(is_present), "bool")
     present = ops.cast(is_present, means.dtype)
+    if shares is not None:
+        shares = ops.cast(ops.convert_to_tensor(shares), means.dtype)
     count = ops.sum(present)
     if between == "range":
         highest, lowest = extremes(means, is_present)
@@ -194,10 +218,13 @@ def group_gap_slopes(
     """
     check_one_of(DISTANCES, distance=distance)
     check_one_of(BETWEEN, between=between)
-    means = ops.convert_to_tensor(means)
+    means = as_floats(means)
     if is_present is None:
         is_present = ops.ones_like(means, dtype="bool")
+    is_present = ops.cast(ops.convert_to_tensor(is_present), "bool")
     present = ops.cast(is_present, means.dtype)
+    if shares is not None:
+        shares = ops.cast(ops.convert_to_tensor(shares), means.dtype)
     count = ops.sum(present)
     if between == "range":
         highest, lowest = extremes(means, is_present)

@@ -13,6 +13,12 @@ from addloss_kit._checks import (
     check_rows,
 )
 from addloss_kit._types import Kernel, Tensor
+from addloss_kit.functional.groups import group_segments
+from addloss_kit.functional.rows import (
+    as_floats,
+    steps_that_count,
+    without_masked,
+)
 
 KERNELS = get_args(Kernel)
 
@@ -23,6 +29,7 @@ def group_mmd(
     sample_weight: Tensor | None = None,
     *,
     num_groups: int,
+    mask: Tensor | None = None,
     kernel: Kernel = "gaussian",
     length: float | None = None,
 ) -> Tensor:
@@ -45,6 +52,9 @@ def group_mmd(
             other id (by convention -1) is excluded.
         sample_weight: Optional non-negative float tensor `(batch,)`; 1 by default.
         num_groups: Number of groups, at least 1.
+        mask: Optional boolean tensor `(batch, …)` of at most the rank of `y_pred`;
+            the distance is over the elements where it is true for both rows. A row
+            without any is excluded.
         kernel: `"gaussian"`, $\exp(-d^2 / 2\ell^2)$, or `"laplacian"`,
             $\exp(-d / \ell)$, with $d$ the distance between two rows.
         length: ℓ, in the units of `y_pred`. Defaults to the root mean square
@@ -74,19 +84,24 @@ def group_mmd(
     check_one_of(KERNELS, kernel=kernel)
     if length is not None:
         check_positive(length=length)
-    y_pred = ops.convert_to_tensor(y_pred)
-    ids = ops.cast(ops.convert_to_tensor(group_ids), "int32")
-    rows = ops.reshape(y_pred, (ops.shape(y_pred)[0], -1))
+    y_pred = as_floats(y_pred)
+    segments = group_segments(group_ids, num_groups)
+    counts = None
+    if mask is not None:
+        is_counted = steps_that_count(ops.convert_to_tensor(mask), y_pred)
+        (y_pred,) = without_masked(is_counted, y_pred)
+        counts = _flat(ops.cast(is_counted, y_pred.dtype))
+    rows = _flat(y_pred)
     weight = (
         ops.ones_like(rows[:, 0])
         if sample_weight is None
         else ops.cast(ops.convert_to_tensor(sample_weight), rows.dtype)
     )
-    check_rows(y_pred=y_pred, group_ids=ids, sample_weight=weight)
+    check_rows(y_pred=y_pred, group_ids=segments, sample_weight=weight)
+    if counts is not None:
+        weight = ops.where(ops.any(counts > 0, axis=1), weight, ops.zeros_like(weight))
 
-    is_known = ops.logical_and(ids >= 0, ids < num_groups)
-    weight = weight * ops.cast(is_known, weight.dtype)
-    segments = ops.where(is_known, ids, ops.full_like(ids, num_groups))
+    weight = weight * ops.cast(segments < num_groups, weight.dtype)
 
     def group_sums(values: Tensor) -> Tensor:
         return ops.segment_sum(values, segments, num_segments=num_groups + 1)
@@ -97,12 +112,11 @@ def group_mmd(
     partners = ops.take(total, segments) - weight
     has_partner = group_sums(ops.cast(weight > 0, weight.dtype)) > 1.5
     pairs = group_sums(weight * partners)
-    counts = ops.cast(has_partner[:num_groups], weight.dtype)
-    num = ops.sum(counts)
+    num = ops.sum(ops.cast(has_partner[:num_groups], weight.dtype))
 
     is_used = ops.cast(ops.take(has_partner, segments), weight.dtype) * weight
-    similarity = _similarity(rows, is_used, kernel, length)
-    is_same = ops.cast(ids[:, None] == ids[None, :], weight.dtype)
+    similarity = _similarity(rows, counts, is_used, kernel, length)
+    is_same = ops.cast(segments[:, None] == segments[None, :], weight.dtype)
     is_other_row = 1.0 - ops.eye(ops.shape(rows)[0], dtype=weight.dtype)
     within = ops.divide_no_nan(is_used, ops.take(pairs, segments))
     share = ops.divide_no_nan(is_used, ops.take(total, segments))
@@ -114,11 +128,21 @@ def group_mmd(
     return ops.where(num > 1.5, value, ops.zeros_like(value))
 
 
+def _flat(x: Tensor) -> Tensor:
+    return ops.reshape(x, (ops.shape(x)[0], -1))
+
+
 def _similarity(
-    rows: Tensor, weight: Tensor, kernel: Kernel, length: float | None
+    rows: Tensor,
+    counts: Tensor | None,
+    weight: Tensor,
+    kernel: Kernel,
+    length: float | None,
 ) -> Tensor:
     """The kernel of every pair of rows, `(batch, batch)`."""
     difference = rows[:, None, :] - rows[None, :, :]
+    if counts is not None:
+        difference = difference * counts[:, None, :] * counts[None, :, :]
     square = ops.sum(ops.square(difference), axis=-1)
     if length is None:
         both = weight[:, None] * weight[None, :]

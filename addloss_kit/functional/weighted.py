@@ -9,6 +9,7 @@ from keras import ops
 
 from addloss_kit._checks import check_one_of, check_same_shape, received
 from addloss_kit._types import Over, Tensor
+from addloss_kit.functional.rows import as_floats, at_least_floatx
 
 OVER = get_args(Over)
 
@@ -183,6 +184,7 @@ def safe_sqrt(x: Tensor) -> Tensor:
     Returns:
         Tensor of the same shape; 0 where `x` is 0 or below.
     """
+    x = as_floats(x)
     # The slope of sqrt is infinite at 0, so take the root of a stand-in there.
     is_positive = x > 0
     root = ops.sqrt(ops.where(is_positive, x, ops.ones_like(x)))
@@ -217,12 +219,13 @@ def _root_totals(
 
 
 def _as_floats(y_true: Tensor, y_pred: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Tensors cast to the float dtype of `y_pred`."""
+    """Tensors cast to the float dtype of `y_pred`, or to `floatx` if that is wider."""
     y_pred = ops.convert_to_tensor(y_pred)
     if "float" not in str(y_pred.dtype):
         raise TypeError(
             f"`y_pred` must be a float tensor. {received(**{'y_pred.dtype': y_pred.dtype})}"
         )
+    dtype = at_least_floatx(y_pred)
     return tuple(
-        ops.cast(ops.convert_to_tensor(x), y_pred.dtype) for x in (y_true, y_pred, *others)
+        ops.cast(ops.convert_to_tensor(x), dtype) for x in (y_true, y_pred, *others)
     )

@@ -1,7 +1,9 @@
 """Sums across replicas; the only code that uses `tf.distribute`.
 
 On JAX, `keras.distribution` has global semantics: a sum over the batch axis is the sum
-over all devices. So only TensorFlow needs anything here.
+over all devices. So only TensorFlow needs anything here. On torch, Keras from 3.16 on
+trains data-parallel wherever `torch.distributed` is initialized; that is refused, because
+each process would see the groups of its own rows only.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import keras
 
+from addloss_kit._checks import received
 from addloss_kit._types import Tensor, Totals
 from addloss_kit.keras_internals.graph import all_layers
 
@@ -26,7 +29,12 @@ def sum_over_replicas(totals: Totals) -> Totals:
     Returns:
         The same nest with the sums over the whole batch. The gradient is exact:
         each replica receives the gradient of its own rows.
+
+    Raises:
+        NotImplementedError: On torch, if several processes train together.
     """
+    if keras.backend.backend() == "torch":
+        _refuse_torch_processes()
     if keras.backend.backend() != "tensorflow":
         return totals
     import tensorflow as tf
@@ -48,7 +56,12 @@ def gather_over_replicas(tensors: Any) -> Any:
     Returns:
         The same nest with the rows of the whole batch. The gradient is exact: each
         replica receives the gradient of its own rows, summed over the replicas.
+
+    Raises:
+        NotImplementedError: On torch, if several processes train together.
     """
+    if keras.backend.backend() == "torch":
+        _refuse_torch_processes()
     if keras.backend.backend() != "tensorflow":
         return tensors
     import tensorflow as tf
@@ -59,6 +72,21 @@ def gather_over_replicas(tensors: Any) -> Any:
     flat = tf.nest.flatten(tensors)
     gathered = [context.all_gather(tensor, axis=0) for tensor in flat]
     return tf.nest.pack_sequence_as(tensors, gathered)
+
+
+def _refuse_torch_processes() -> None:
+    import torch
+
+    processes = torch.distributed
+    if not (processes.is_available() and processes.is_initialized()):
+        return
+    if (count := processes.get_world_size()) > 1:
+        raise NotImplementedError(
+            "Losses over a batch are not summed over torch's processes: each would "
+            "see its own rows only. Train in one process, or use the TensorFlow or JAX "
+            "backend for several devices. "
+            f"{received(**{'torch.distributed.get_world_size()': count})}"
+        )
 
 
 def unscale_loss(loss: Tensor) -> Tensor:

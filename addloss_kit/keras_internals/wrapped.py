@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 
+def wrapped_function(metric: Any) -> Any:
+    """The function that a metric averages; `None` for other metrics."""
+    return getattr(metric, "_fn", None)
+
+
 def function_name(metric: Any) -> str:
     """The name of the function that a metric averages; `""` for other metrics."""
-    return getattr(getattr(metric, "_fn", None), "__name__", "")
+    return getattr(wrapped_function(metric), "__name__", "")
 
 
 def function_arguments(loss: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from keras import ops
 from addloss_kit._checks import check_number, check_same_shape
 from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_TRUE, Field
+from addloss_kit.functional.rows import last_axis_mean, without_masked
 from addloss_kit.losses.keras_loss import reduction_totals
 from addloss_kit.losses.loss_term import LossTerm
 from addloss_kit.per_sample_error import as_keras_target
@@ -69,10 +70,10 @@ class AsymmetricAbsoluteError(LossTerm):
     ) -> tuple[Tensor, Tensor]:
         y_true = as_keras_target(y_true, y_pred)
         check_same_shape(y_true=y_true, y_pred=y_pred)
+        y_true, y_pred = without_masked(mask, y_true, y_pred)
         excess = y_pred - y_true
         price = self.over * ops.relu(excess) + self.under * ops.relu(-excess)
-        if len(price.shape) > 1:
-            price = ops.mean(price, axis=-1)
+        price = last_axis_mean(price, mask)
         return reduction_totals(
             price, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
         )

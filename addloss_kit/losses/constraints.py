@@ -291,7 +291,8 @@ class GroupGapConstraint(_Constraint):
         offset = (means - center) * present
         loss = self.multipliers.loss(offset, half, penalty, unit)
         if training:
-            self.center.assign(center)
+            # Not after a batch that overflowed, whose step the optimizer skips.
+            self.center.assign(ops.where(ops.isfinite(center), center, held))
             excess = self.running.excess(totals, center)
             width = half * self.running.presence(totals)
             step = ops.divide_no_nan(self.step_size, unit)

@@ -10,6 +10,7 @@ from keras import ops
 from addloss_kit._checks import check_positive, check_same_shape
 from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_TRUE, Field
+from addloss_kit.functional.rows import last_axis_mean, without_masked
 from addloss_kit.losses.keras_loss import reduction_totals
 from addloss_kit.losses.loss_term import LossTerm
 from addloss_kit.per_sample_error import as_keras_target
@@ -78,10 +79,10 @@ class Contrastive(LossTerm):
     ) -> tuple[Tensor, Tensor]:
         y_true = as_keras_target(y_true, y_pred)
         check_same_shape(y_true=y_true, y_pred=y_pred)
+        y_true, y_pred = without_masked(mask, y_true, y_pred)
         shortfall = ops.relu(self.margin - y_pred)
         values = y_true * ops.square(y_pred) + (1.0 - y_true) * ops.square(shortfall)
-        if len(values.shape) > 1:
-            values = ops.mean(values, axis=-1)
+        values = last_axis_mean(values, mask)
         return reduction_totals(
             values, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
         )

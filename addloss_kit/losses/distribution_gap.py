@@ -12,6 +12,7 @@ from addloss_kit._checks import check_one_of, check_positive, check_positive_int
 from addloss_kit._types import Config, KerasTensor, Kernel, Tensor
 from addloss_kit.fields import GROUP_IDS, Field, snake_case
 from addloss_kit.functional.mmd import KERNELS
+from addloss_kit.functional.rows import row_weight, steps_that_count
 from addloss_kit.keras_internals.replicas import gather_over_replicas
 from addloss_kit.losses.loss_term import LossTerm
 
@@ -42,7 +43,8 @@ class GroupDistributionGap(LossTerm):
         name: Key in the history; `"group_distribution_gap"`.
 
     Call arguments:
-        y_pred: `(batch, …)`.
+        y_pred: `(batch, …)`. Two rows are compared on the steps that are masked in
+            neither.
         group_ids: `(batch,)` integers.
         sample_weight: Optional, `(batch,)`; weights per element are averaged.
 
@@ -73,7 +75,7 @@ class GroupDistributionGap(LossTerm):
         if name is None and group_ids != GROUP_IDS:
             name = f"{group_ids}_{snake_case(type(self).__name__)}"
         super().__init__(name=name, **kwargs)
-        self.num_groups = num_groups
+        self.num_groups = int(num_groups)
         self.kernel = kernel
         self.length = length
         self.group_ids = group_ids
@@ -89,19 +91,26 @@ class GroupDistributionGap(LossTerm):
         return Field()
 
     def totals(
-        self, y_pred: Tensor, group_ids: Tensor, sample_weight: Tensor | None = None
+        self,
+        y_pred: Tensor,
+        group_ids: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         ids = ops.reshape(group_ids, (-1,))
-        weight = ops.ones_like(ops.cast(ids, y_pred.dtype))
-        if sample_weight is not None:
-            weight = functional.align_weight(sample_weight, weight)
+        rows = ops.ones_like(ops.cast(ids, y_pred.dtype))
+        weight = row_weight(sample_weight, rows, mask)
         # Sums over pairs of rows do not add up over replicas, so the rows are gathered,
         # and every replica computes the whole batch's value.
-        y_pred, ids, weight = gather_over_replicas((y_pred, ids, weight))
+        tensors = [y_pred, ids, weight]
+        if mask is not None:
+            tensors.append(ops.cast(steps_that_count(mask, y_pred), y_pred.dtype))
+        y_pred, ids, weight, *masks = gather_over_replicas(tensors)
         value = functional.group_mmd(
             y_pred,
             ids,
             weight,
+            mask=masks[0] if masks else None,
             num_groups=self.num_groups,
             kernel=self.kernel,
             length=self.length,

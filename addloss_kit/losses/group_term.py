@@ -39,7 +39,7 @@ class GroupTerm(LossTerm):
         if name is None and group_ids != GROUP_IDS:
             name = f"{group_ids}_{snake_case(type(self).__name__)}"
         super().__init__(name=name, **kwargs)
-        self.num_groups = num_groups
+        self.num_groups = int(num_groups)
         self.error = error if isinstance(error, PerSampleError) else PerSampleError(error)
         self.group_ids = group_ids
 
@@ -61,15 +61,12 @@ class GroupTerm(LossTerm):
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        error = self.error.per_row(y_true, y_pred, mask)
-        if sample_weight is not None:
-            sample_weight = functional.align_weight(sample_weight, error)
-        rows = ops.ones_like(error) if sample_weight is None else sample_weight
+        error, weight = self.error.per_row(y_true, y_pred, mask, sample_weight)
         errors, weights = functional.group_totals(
-            error, group_ids, sample_weight, num_groups=self.num_groups
+            error, group_ids, weight, num_groups=self.num_groups
         )
         # Rows without weight are padding: they do not count towards the batch size.
-        count = ops.sum(ops.cast(rows > 0, error.dtype))
+        count = ops.sum(ops.cast(weight > 0, error.dtype))
         return {"error": errors, "weight": weights, "rows": count}
 
     def batch_means(self, totals: Totals) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,12 @@ from keras import ops
 from addloss_kit._checks import received
 from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
-from addloss_kit.functional.rows import align_weight, own_mask
+from addloss_kit.functional.rows import (
+    align_weight,
+    own_mask,
+    steps_that_count,
+    without_masked,
+)
 from addloss_kit.losses.loss_term import LossTerm
 from addloss_kit.per_sample_error import PerSampleError, as_keras_target
 from addloss_kit.serialization import deserialize_loss, serialize_function
@@ -60,8 +65,7 @@ class KerasLoss(LossTerm):
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        values = self.error(y_true, y_pred)
-        mask = own_mask(values, mask)
+        values, mask = self.error.steps(y_true, y_pred, mask)
         if sample_weight is not None and len(values.shape) == 0:
             values = values * ops.ones_like(sample_weight)
         return reduction_totals(
@@ -151,7 +155,14 @@ class FunctionLoss(LossTerm):
         values = ops.convert_to_tensor(values)
         self._check_rows_apart(values, arguments)
         weight = None if SAMPLE_WEIGHT in own else arguments.get(SAMPLE_WEIGHT)
-        mask = own_mask(values, None if "mask" in own else arguments.get("mask"))
+        mask = None if "mask" in own else arguments.get("mask")
+        if mask is not None and len(values.shape) < len(mask.shape):
+            raise ValueError(
+                f"`{self.name}` averages over steps, so masked steps cannot be left out. "
+                "Return a value per step, or take `mask` as a parameter. "
+                f"{_shapes(value=values, mask=mask)}"
+            )
+        mask = own_mask(values, mask)
         like = [arguments[Y_PRED]] if Y_PRED in arguments else list(arguments.values())
         return reduction_totals(values, weight, mask, "sum_over_batch_size", self, like)
 
@@ -197,6 +208,10 @@ class SymbolicLoss(LossTerm):
         return _scalar_totals(value, [y_pred])
 
 
+def _shapes(**tensors: Tensor) -> str:
+    return received(**{f"{name}.shape": tuple(x.shape) for name, x in tensors.items()})
+
+
 def reduction_totals(
     values: Tensor,
     sample_weight: Tensor | None,
@@ -232,13 +247,18 @@ def reduction_totals(
     if sample_weight is None and mask is None:
         return ops.sum(values), ops.cast(ops.size(values), values.dtype)
     ones = ops.ones_like(values)
-    weight = ones if sample_weight is None else align_weight(sample_weight, values) * ones
-    # A mask with more axes than the losses was already applied inside the loss (CTC).
+    weight = ones
+    if sample_weight is not None:
+        weight = align_weight(sample_weight, values, mask) * ones
     valid = ones
-    if mask is not None and len(mask.shape) <= len(values.shape):
-        valid = align_weight(mask, values) * ones
-    count = valid * weight if reduction == "mean_with_sample_weight" else valid
-    return ops.sum(valid * weight * values), ops.sum(count)
+    if mask is not None:
+        # A mask with more axes than the losses was applied inside the loss: a value
+        # counts if any of its steps does. Not a product: a masked loss may be infinite.
+        counts = steps_that_count(mask, values)
+        valid = ops.cast(counts, values.dtype)
+        values, weight = without_masked(counts, values, weight)
+    count = weight if reduction == "mean_with_sample_weight" else valid
+    return ops.sum(weight * values), ops.sum(count)
 
 
 def _scalar_totals(value: Tensor, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

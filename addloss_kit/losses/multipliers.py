@@ -88,9 +88,14 @@ class Multipliers:
         return ops.sum(ops.stop_gradient(energy) + force * (x - here))
 
     def update(self, x: Tensor, width: float | Tensor, step: Tensor) -> None:
-        """Take an ascent step; if `x` and `width` are 0, the multiplier is unchanged."""
-        news = self.project(self.values + step * x, step * width)
-        self.values.assign(ops.stop_gradient(news))
+        """Take an ascent step; if `x` and `width` are 0, the multiplier is unchanged.
+
+        So are all after a batch that overflowed, whose step a loss-scaling optimizer skips.
+        """
+        former = ops.convert_to_tensor(self.values)
+        news = self.project(former + step * x, step * width)
+        is_taken = ops.all(ops.isfinite(x))
+        self.values.assign(ops.stop_gradient(ops.where(is_taken, news, former)))
 
     def shown(self) -> dict[str, Tensor]:
         """Each group's multiplier, or the largest one if there are many groups."""

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from addloss_kit import functional
 from addloss_kit._checks import check_one_of, received
 from addloss_kit._types import ArrayLike, Config, KerasTensor, Over, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE, Field
 from addloss_kit.functional import weighted as formulas
+from addloss_kit.functional.rows import steps_that_count, without_masked
 from addloss_kit.losses.loss_term import LossTerm
 
 
@@ -81,7 +81,8 @@ class _Weighted(LossTerm):
                 f"{received(sample_weight=None)}"
             )
         if mask is not None:
-            sample_weight = sample_weight * functional.align_weight(mask, y_pred)
+            counts = steps_that_count(mask, y_pred)
+            sample_weight = ops.where(counts, sample_weight, ops.zeros_like(sample_weight))
         return sample_weight
 
     def get_config(self) -> Config:
@@ -121,6 +122,7 @@ class WeightedMSE(_Weighted):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         weight = self._weight(sample_weight, y_pred, mask)
+        y_true, y_pred = without_masked(mask, y_true, y_pred)
         return formulas.weighted_mse_totals(y_true, y_pred, weight)
 
 
@@ -160,6 +162,7 @@ class WeightedRMSE(_RootTerm):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         weight = self._weight(sample_weight, y_pred, mask)
+        y_true, y_pred = without_masked(mask, y_true, y_pred)
         return formulas.rmse_totals(y_true, y_pred, weight, over=self.over)
 
     def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
@@ -194,6 +197,7 @@ class WeightedResidualNorm(_RootTerm):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         weight = self._weight(sample_weight, y_pred, mask)
+        y_true, y_pred = without_masked(mask, y_true, y_pred)
         return formulas.residual_norm_totals(y_true, y_pred, weight, over=self.over)
 
     def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:

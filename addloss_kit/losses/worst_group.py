@@ -111,8 +111,11 @@ class WorstGroup(GroupTerm):
             step = ops.divide_no_nan(_RELATIVE_STEP * step, unit)
         else:
             step = self.step_size * step
-        moved = self.log_weights + step
-        self.log_weights.assign(moved - ops.max(moved))
+        held = ops.convert_to_tensor(self.log_weights)
+        moved = held + step
+        # A loss-scaling optimizer skips the step of a batch that overflowed, and so do q.
+        is_taken = ops.all(ops.isfinite(step))
+        self.log_weights.assign(ops.where(is_taken, moved - ops.max(moved), held))
         return ops.sum(self._weights(is_seen) * means)
 
     def _weights(self, is_counted: Tensor) -> Tensor:

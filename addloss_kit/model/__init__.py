@@ -1,1 +1,1 @@
-"""The endpoint, the training model, and how it trains, refuses, is saved and loaded."""
+"""The endpoint and the training model: training, input checks, saving and loading."""

@@ -16,6 +16,7 @@ from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.keras_internals.wrapped import function_name
 from addloss_kit.losses import LossTerm
+from addloss_kit.serialization import serialize_object
 
 
 @runtime_checkable
@@ -120,11 +121,11 @@ class BoundTerm:
 
     def get_config(self) -> Config:
         return {
-            "term": keras.saving.serialize_keras_object(self.term),
+            "term": serialize_object(self.term),
             "name": self.name,
             "weight": self.weight
             if isinstance(self.weight, (int, float, type(None)))
-            else keras.saving.serialize_keras_object(self.weight),
+            else serialize_object(self.weight),
             "sources": self.sources,
         }
 
@@ -162,12 +163,11 @@ class BoundMetric:
         if mask is not None and consumer.accepts("mask"):
             given["mask"] = mask
         elif isinstance(consumer, KerasMetricConsumer):
-            _align_weight(given, mask)
+            _align_weight(given, mask, consumer.accepts(SAMPLE_WEIGHT))
         self.metric.update_state(**given)
 
     def get_config(self) -> Config:
-        metric = keras.saving.serialize_keras_object(self.metric)
-        return {"metric": metric, "sources": self.sources}
+        return {"metric": serialize_object(self.metric), "sources": self.sources}
 
     @classmethod
     def from_config(cls, config: Config | BoundMetric) -> BoundMetric:
@@ -177,15 +177,23 @@ class BoundMetric:
         return cls(metric, dict(config["sources"]))
 
 
-def _align_weight(given: dict[str, Tensor], mask: Tensor | None) -> None:
-    """Bring a weight to the rank that a Keras metric expects."""
-    if SAMPLE_WEIGHT not in given:
-        return
-    y_pred, y_true = given[Y_PRED], given[Y_TRUE]
-    if len(given[SAMPLE_WEIGHT].shape) >= len(y_pred.shape) > 1:
-        like = y_pred[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true
-        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], like)
-    if mask is not None:
+def _align_weight(
+    given: dict[str, Tensor], mask: Tensor | None, takes_weight: bool
+) -> None:
+    """Bring a weight to the rank that a Keras metric expects, 0 at masked steps.
+
+    Only Keras's means of a function apply a mask by themselves; its other metrics
+    ignore it, but take a weight.
+    """
+    y_pred, y_true = given[Y_PRED], given.get(Y_TRUE)
+    weight = given.get(SAMPLE_WEIGHT)
+    if weight is not None and len(weight.shape) >= len(y_pred.shape) > 1:
+        is_per_element = y_true is None or len(y_true.shape) == len(y_pred.shape)
+        weight = align_weight(weight, y_pred[..., 0] if is_per_element else y_true, mask)
+    if mask is not None and takes_weight:
         # A Keras metric multiplies the two without broadcasting.
-        steps = ops.ones_like(mask, dtype=given[SAMPLE_WEIGHT].dtype)
-        given[SAMPLE_WEIGHT] = align_weight(given[SAMPLE_WEIGHT], steps) * steps
+        steps = ops.ones_like(mask, dtype=keras.config.floatx())
+        weight = steps if weight is None else align_weight(weight, steps) * steps
+        weight = ops.where(mask, weight, ops.zeros_like(weight))
+    if weight is not None:
+        given[SAMPLE_WEIGHT] = weight

@@ -8,7 +8,7 @@ each batch's rows by itself from arrays that lie on the device.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -50,7 +50,7 @@ class Loop:
         self.is_xla_asked_for = is_xla_asked_for
         self.is_xla = True
         self.is_jax = keras.backend.backend() == "jax"
-        self._compiled: dict[int, Callable[..., Any]] = {}
+        self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def place(self, rows: Rows) -> dict[str, Any]:
         """The arrays on the device, one copy of each, kept with the rows."""
@@ -98,18 +98,21 @@ class Loop:
         import tensorflow as tf
 
         given = arrays, order, tf.constant(first), tf.constant(count)
-        is_new = size not in self._compiled
-        if is_new:
-            self._compiled[size] = self._tensorflow_loop(size)
+        shapes = (tuple(array.shape) for array in (order, *arrays.values()))
+        key = (size, *arrays, *shapes)
+        is_new = key not in self._compiled
         try:
-            return self._compiled[size](*given), None
+            if is_new:
+                self._compiled[key] = self._tensorflow_loop(size, given)
+            return self._compiled[key](*given), None
         except (tf.errors.OpError, NotImplementedError, ValueError) as error:
             # XLA refuses while it compiles, so no step has been taken.
             if not is_new or not self.is_xla or self.is_xla_asked_for:
+                self._compiled.pop(key, None)
                 raise
             self.is_xla = False
-            self._compiled = {size: self._tensorflow_loop(size)}
-            result = self._compiled[size](*given)
+            self._compiled = {key: self._tensorflow_loop(size, given)}
+            result = self._compiled[key](*given)
             reason = str(error).strip().splitlines()[0][:200]
             warnings.warn(
                 "XLA cannot compile this model, so its steps run as TensorFlow's graph, "
@@ -119,7 +122,7 @@ class Loop:
             )
             return result, None
 
-    def _tensorflow_loop(self, size: int) -> Callable[..., Any]:
+    def _tensorflow_loop(self, size: int, given: Sequence[Any]) -> Callable[..., Any]:
         import tensorflow as tf
 
         @tf.autograph.experimental.do_not_convert
@@ -132,7 +135,10 @@ class Loop:
             tf.while_loop(lambda number: number < first + count, body, [first])
             return self.model.get_metrics_result()
 
-        return tf.function(steps, jit_compile=self.is_xla)  # type: ignore[no-any-return]
+        # A function of one signature: TensorFlow warns of "retracing" where a function
+        # meets other shapes, as those of the validation data.
+        loop = tf.function(steps, jit_compile=self.is_xla)
+        return loop.get_concrete_function(*given)  # type: ignore[no-any-return]
 
 
 def _jax_loop(step: Callable[..., Any], size: int) -> Callable[..., Any]:

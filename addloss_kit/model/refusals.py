@@ -69,6 +69,26 @@ def refuse_validation(model: keras.Model, validation_data: Any) -> None:
     refuse_ignored(model, "validation_data", dict(zip(names, validation_data)))
 
 
+def refuse_unsavable(model: keras.Model, callbacks: Any) -> None:
+    """Refuse, before the first step, a checkpoint that would not load.
+
+    Args:
+        model: A `TrainingModel`.
+        callbacks: As in `fit`.
+
+    Raises:
+        ValueError: If a `ModelCheckpoint` saves the whole model, and a loss or metric is
+            not registered with Keras.
+    """
+    given = getattr(callbacks, "callbacks", callbacks)
+    given = given if isinstance(given, (list, tuple)) else [given]
+    checkpoints = [x for x in given if isinstance(x, keras.callbacks.ModelCheckpoint)]
+    if any(not checkpoint.save_weights_only for checkpoint in checkpoints):
+        model.endpoint.get_config()
+        for bound in model.bound_metrics:
+            bound.get_config()
+
+
 def check_arrays(model: keras.Model, x: Any, remedy: str) -> None:
     """Raise unless `x` holds one array for each Input, all with the same rows.
 

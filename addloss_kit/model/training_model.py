@@ -29,12 +29,14 @@ from addloss_kit.model.feeding import (
     feed_training,
     feed_validation,
 )
+from addloss_kit.model.history_names import history_names
 from addloss_kit.model.loss_tracker import LossTracker
 from addloss_kit.model.loss_weights import LossWeights
 from addloss_kit.model.refusals import (
     check_arrays,
     is_stream,
     refuse_ignored,
+    refuse_unsavable,
     refuse_validation,
 )
 from addloss_kit.model.resumable import ResumableModel
@@ -83,12 +85,7 @@ class TrainingModel(ResumableModel, BuiltByItself):
         self._bound_metrics = tuple(BoundMetric.from_config(c) for c in bound_metrics)
         # Keras tracks this list, so it resets the metrics.
         self.graph_metrics = [bound.metric for bound in self._bound_metrics]
-        # Keras logs `loss`, but it is also a likely name for a custom function.
-        taken = {"loss", *(metric.name for metric in self.graph_metrics)}
-        self._logged = {
-            name: f"{name}_loss" if name in taken else name
-            for name in _logged_names(endpoint)
-        }
+        self._logged = history_names(endpoint, self._bound_metrics)
         # Replaces Keras's own in `compile`. Like Keras's, it bypasses attribute
         # tracking, so that it is not part of a saved model.
         tracker = LossTracker(list(self._logged.values()))
@@ -147,6 +144,8 @@ class TrainingModel(ResumableModel, BuiltByItself):
                     dtype=keras.backend.standardize_dtype(spec.dtype),
                     role=known.role or role_of(source, argument, prediction_of),
                     num_groups=asked.num_groups or known.num_groups,
+                    num_classes=known.merge_classes(asked)["num_classes"],
+                    ignore_class=known.merge_classes(asked)["ignore_class"],
                 )
         return fields
 
@@ -227,8 +226,8 @@ class TrainingModel(ResumableModel, BuiltByItself):
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If metrics are given, which compare outputs with a `y` that this
-                model does not take.
+            ValueError: If metrics or loss weights are given without a `loss`: they are
+                for outputs and a `y` that this model does not take.
         """
         for name in ("metrics", "weighted_metrics"):
             if kwargs.get(name) and loss is None:
@@ -237,6 +236,13 @@ class TrainingModel(ResumableModel, BuiltByItself):
                     "does not take. Pass `metrics=` to `build_training_model`, or call "
                     f"`add_metric`. {received(**{name: kwargs[name]})}"
                 )
+        if kwargs.get("loss_weights") is not None and loss is None:
+            raise ValueError(
+                "`compile(loss_weights=...)` would be ignored, because the losses are in "
+                "the graph. Pass `build_training_model(loss_weights=...)`, or set "
+                "`model.loss_weights['name'] = 1.0`. "
+                f"{received(loss_weights=kwargs['loss_weights'])}"
+            )
         forget_compiled(self)
         self._set_speed(Speed(jit_compile, steps_per_execution))
         is_auto = steps_per_execution == "auto"
@@ -273,6 +279,7 @@ class TrainingModel(ResumableModel, BuiltByItself):
         given = _bind(super().fit, x, y, *args, **kwargs)
         refuse_ignored(self, "fit", given)
         refuse_validation(self, given.get("validation_data"))
+        refuse_unsavable(self, given.get("callbacks"))
         given, training = feed_training(self, given)
         given, validation = feed_validation(self, given)
         with driving(self, "train", training), driving(self, "test", validation):
@@ -299,19 +306,18 @@ class TrainingModel(ResumableModel, BuiltByItself):
         with driving(self, "test", None):
             return super().test_on_batch(x, y, *args, **kwargs)
 
-    def predict(self, x: Any, **kwargs: Any) -> Any:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
         if not is_stream(x):
             remedy = "Predict from features alone with `export_inference_model(model)`. "
             check_arrays(self, x, remedy)
-        return super().predict(x, **kwargs)
-
-
-def _logged_names(endpoint: LossEndpoint) -> list[str]:
-    names = []
-    for bound in endpoint.bound_terms:
-        names.append(bound.name)
-        names += [f"{bound.name}_{state}" for state in bound.term.watched()]
-    return names + [f"{name}_weight" for name in endpoint.loss_weights.schedules]
+        return super().predict(x, batch_size, verbose, steps, callbacks)
 
 
 def _bind(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:

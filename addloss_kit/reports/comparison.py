@@ -94,8 +94,9 @@ class GroupComparison:
             )
         else:
             self.standard_errors = np.hypot(after.standard_errors, before.standard_errors)
-        present = int((~np.isnan(self.change)).sum())
-        margin = critical_value(after.confidence, present) * self.standard_errors
+        # A group without a standard error is not compared.
+        compared = int((~np.isnan(self.standard_errors)).sum())
+        margin = critical_value(after.confidence, compared) * self.standard_errors
         # NaN compares false: without a standard error, no change is clear.
         self._is_better = self.change < -margin
         self._is_worse = self.change > margin

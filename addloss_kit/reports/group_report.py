@@ -20,7 +20,13 @@ from addloss_kit.reports.intervals import (
     weighted_means,
 )
 from addloss_kit.reports.plots import plot_group_errors
-from addloss_kit.reports.rows import as_array, as_groups, as_weight, row_errors
+from addloss_kit.reports.rows import (
+    as_array,
+    as_groups,
+    as_weight,
+    check_finite_errors,
+    row_errors,
+)
 
 
 def group_report(
@@ -41,7 +47,8 @@ def group_report(
     The gap is the largest mean error minus the smallest, the ratio is the smallest over
     the largest. Intervals use the normal approximation and account for weights; for the
     gap they hold jointly over all pairs of groups. With fewer than about 30 rows per
-    group they are too narrow. Ratios use the log scale.
+    group they are too narrow. Ratios use the log scale. A group without rows is left
+    out, and one of a single row of the comparisons: it has no standard error.
 
     Args:
         y_true: Targets, one row per sample.
@@ -63,7 +70,7 @@ def group_report(
 
     Raises:
         ValueError: If lengths differ, weights are negative, an id is out of range,
-            or no row has a group.
+            no row has a group, or the error of a row is not finite.
 
     Example:
         >>> report = group_report([0.3, 0.5, 0.1, 1.0], [0.3, 0.6, 0.6, 0.5],
@@ -73,7 +80,13 @@ def group_report(
         >>> round(report.gap.value, 6)
         0.2425
     """
-    check_number(low=0.0, high=1.0, is_high_allowed=False, confidence=confidence)
+    check_number(
+        low=0.0,
+        high=1.0,
+        is_low_allowed=False,
+        is_high_allowed=False,
+        confidence=confidence,
+    )
     if hasattr(y_pred, "predict"):
         if x is None:
             raise ValueError(
@@ -90,6 +103,7 @@ def group_report(
         )
     weight = as_weight(sample_weight, y_true)
     error_name, measures = row_errors(y_true, y_pred, error)
+    check_finite_errors(measures, y_true, y_pred)
     return GroupReport(y_true, ids, names, weight, measures, error_name, float(confidence))
 
 
@@ -174,7 +188,11 @@ class GroupReport:
 
     @cached_property
     def gap(self) -> Estimate:
-        """Largest mean error minus the smallest, with its interval."""
+        """Largest mean error minus the smallest, with its interval.
+
+        NaN if fewer than two groups have rows. A group of one row has no standard error,
+        so it is not compared: the lower bound is that of the others, the upper infinite.
+        """
         means, errors = self._present()
         low, high = range_interval(means, errors, self.confidence)
         return Estimate(self.difference(), low, high)
@@ -210,12 +228,13 @@ class GroupReport:
         """Largest difference between two groups, or to the overall error.
 
         Args:
-            method: `"between_groups"` or `"to_overall"`.
+            method: `"between_groups"` (NaN if there are no two groups with rows) or
+                `"to_overall"`.
         """
         check_one_of(get_args(Method), method=method)
         means, _ = self._present()
         if method == "between_groups":
-            return float(means.max() - means.min())
+            return float(means.max() - means.min()) if len(means) > 1 else np.nan
         return float(np.abs(means - self.overall[self.heading][0]).max())
 
     def error_ratio(self, method: Method = "between_groups") -> float:
@@ -228,7 +247,7 @@ class GroupReport:
         means, _ = self._present()
         with np.errstate(divide="ignore", invalid="ignore"):
             if method == "between_groups":
-                return float(means.min() / means.max())
+                return float(means.min() / means.max()) if len(means) > 1 else np.nan
             quotient = means / self.overall[self.heading][0]
             return float(np.minimum(quotient, 1.0 / quotient).min())
 
@@ -324,6 +343,8 @@ class GroupReport:
     def _notes(self) -> list[str]:
         percent = f"{100 * self.confidence:g} %"
         verdict = "beyond noise" if self.is_gap_beyond_noise else "within noise"
+        if np.isnan(self.gap.value):
+            verdict = "as only one group has rows"
         notes = [
             f"gap in {self.heading}: {_shown(self.gap)}, {verdict}",
             f"ratio: {_shown(self.ratio)}",
@@ -332,6 +353,14 @@ class GroupReport:
         ]
         if self.rows_without_group:
             notes.insert(3, f"{self.rows_without_group} rows without a group: overall only")
+        absent = [n for n, w in zip(self.group_names, self.weight) if not w > 0]
+        single = [n for n, count in zip(self.group_names, self.n) if count == 1]
+        if absent:
+            notes.append(f"without rows, so left out: {_listed(absent)}")
+        if single:
+            notes.append(
+                f"of one row, so without a standard error, not compared: {_listed(single)}"
+            )
         return notes
 
     def __repr__(self) -> str:
@@ -344,6 +373,12 @@ class GroupReport:
 def _shown(estimate: Estimate) -> str:
     value, low, high = map(tables.number, estimate)
     return f"{value} [{low}, {high}]"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[: tables.MAX_ROWS])
+    more = len(names) - tables.MAX_ROWS
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _flat(measures: Mapping[str, tuple[float, float]]) -> dict[str, float]:

@@ -56,11 +56,17 @@ def critical_value(confidence: float, comparisons: int = 1) -> float:
 def range_interval(
     means: np.ndarray, errors: np.ndarray, confidence: float
 ) -> tuple[float, float]:
-    """Interval of the largest mean minus the smallest, at least 0."""
+    """Interval of the largest mean minus the smallest, at least 0.
+
+    A group without a standard error (NaN) is not compared: it may lie anywhere, so it
+    makes the upper bound infinite. NaN if there are no two groups.
+    """
     if len(means) < 2:
-        return 0.0, 0.0
-    # A single row says nothing about its group's spread.
-    errors = np.where(np.isnan(errors), np.inf, errors)
+        return np.nan, np.nan
+    is_measured = ~np.isnan(errors)
+    if not is_measured.all():
+        low, _ = range_interval(means[is_measured], errors[is_measured], confidence)
+        return (0.0 if np.isnan(low) else low), np.inf
     c = critical_value(confidence, len(means) * (len(means) - 1) // 2)
     high_group = _extreme(means + c * errors, means)
     low_group = _extreme(-means + c * errors, -means)
@@ -74,10 +80,12 @@ def range_interval(
 def largest_interval(
     means: np.ndarray, errors: np.ndarray, confidence: float
 ) -> tuple[float, float]:
-    """Interval of the largest mean."""
-    errors = np.where(np.isnan(errors), np.inf, errors)
-    margin = critical_value(confidence, len(means)) * errors
-    return float(np.max(means - margin)), float(np.max(means + margin))
+    """Interval of the largest mean; as above for groups without a standard error."""
+    is_measured = ~np.isnan(errors)
+    margin = critical_value(confidence, int(is_measured.sum())) * errors[is_measured]
+    low = np.max(means[is_measured] - margin, initial=-np.inf)
+    high = np.max(means[is_measured] + margin, initial=-np.inf)
+    return float(low), float(high if is_measured.all() else np.inf)
 
 
 def _extreme(*bounds: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def row_errors(
     if name not in _HEADINGS:
         per_sample = PerSampleError(error)
         y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype("float64")
-        per_row = per_sample.per_row(y_true, ops.convert_to_tensor(y_pred))
+        per_row, _ = per_sample.per_row(y_true, ops.convert_to_tensor(y_pred))
         values = ops.convert_to_numpy(per_row).astype("float64")
         return per_sample.name, {per_sample.name: values}
     y_true, y_pred = _one_shape(y_true, y_pred)
@@ -85,6 +85,29 @@ def row_errors(
     if name == "absolute_error":
         return name, {"MAE": absolute}
     return name, {"MSE": np.square(residual).mean(axis=1), "MAE": absolute}
+
+
+def check_finite_errors(
+    measures: Mapping[str, np.ndarray], y_true: np.ndarray, y_pred: np.ndarray
+) -> None:
+    """Raise unless every row has a finite error: one NaN would decide the report.
+
+    Raises:
+        ValueError: With the first row whose error is not finite.
+    """
+    for heading, errors in measures.items():
+        is_bad = ~np.isfinite(errors)
+        if is_bad.any():
+            row = int(np.argmax(is_bad))
+            culprits = {
+                f"{heading}[{row}]": errors[row],
+                f"y_true[{row}]": np.ravel(y_true[row]),
+                f"y_pred[{row}]": np.ravel(y_pred[row]),
+            }
+            raise ValueError(
+                "Every row must have a finite error. Drop the rows without a target, and "
+                f"find out why a prediction is not finite. {received(**culprits)}"
+            )
 
 
 def _one_shape(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,10 +2,12 @@
 
 Trains a linear model by Adam with a cosine decay on MSE + 5·gap², from batches of
 8 to 1,024 rows, for groups of 50 % down to 0.5 % and 2 to 100 groups, with every
-momentum, and prints by how many percent the objective over all rows lies above
-its minimum (found by L-BFGS on all rows at once).
+momentum and by the default (a memory that grows, a limited force), and prints by how
+many percent the objective over all rows lies above its minimum (found by L-BFGS on all
+rows at once).
 
     python momentum_study.py            # the tables of momentum.md, some minutes
+    python momentum_study.py --quick    # two batch sizes of them
     python momentum_study.py --check    # the same update by the kit's own code
 
 `RunningTotals` is written out in `step` once more, for all momenta at once; the
@@ -23,6 +25,8 @@ WEIGHT = 5.0  # of the squared gap; the MSE has 1
 MOMENTA = (0.0, 0.9, 0.97, 0.99, 0.997, 0.999)
 BATCHES = (8, 16, 32, 64, 128, 256, 1024)
 MAX_FACTOR = 3.0  # as in losses/running_totals.py
+MAX_FORCE, MAX_PUSH = 1.0, 4.0  # as in losses/group_gap.py and losses/forces.py
+COLUMNS = (*(f"{m:g}" for m in MOMENTA), "default")
 
 
 class Problem:
@@ -96,17 +100,25 @@ def step(state, momenta, errors, weights, rows):
     return means, is_seen, np.maximum(expected, weights / MAX_FACTOR)
 
 
+def limit(slopes, shares):
+    """The slopes that the default trains with, as in losses/forces.py."""
+    largest = WEIGHT * np.abs(slopes).max(-1, keepdims=True)
+    slopes = slopes * np.minimum(1.0, MAX_FORCE / np.maximum(largest, 1e-30))
+    return np.maximum(slopes, -MAX_PUSH * MAX_FORCE * shares / WEIGHT)
+
+
 def train(problem, batch, steps, *, rate=0.01, seeds=2, order="shuffled", optimizer="adam"):
     """Last weights `(seeds, momenta, features)` of training from batches."""
     rng = np.random.default_rng(1)
     x, y, ids, k = problem.x, problem.y, problem.ids, problem.num_groups
-    momenta = np.asarray(MOMENTA)[:, None]
+    momenta = np.append(MOMENTA, 0.0)[:, None]  # the last is the default's
     w = np.zeros((seeds, len(momenta), x.shape[1]))
     first, second = np.zeros_like(w), np.zeros_like(w)
     shape = (seeds, len(momenta), k)
     state = {"error": np.zeros(shape), "weight": np.zeros(shape), "mass": 0.0 * momenta}
     position = len(y)
     for t in range(steps):
+        momenta[-1] = min((t + 1) / (t + 20), 0.997)
         if position + batch > len(y):
             position = 0
             perms = np.array([rng.permutation(len(y)) for _ in range(seeds)])
@@ -121,9 +133,10 @@ def train(problem, batch, steps, *, rate=0.01, seeds=2, order="shuffled", optimi
         weights = onehot.sum(1)[:, None, :]
         errors = residual**2 @ onehot
         means, is_seen, expected = step(state, momenta, errors, weights, batch)
-        pull = np.divide(
-            gap_slopes(means, is_seen), expected, out=np.zeros(shape), where=expected > 0
-        )
+        slopes = gap_slopes(means, is_seen)
+        shares = state["weight"] / state["weight"].sum(-1, keepdims=True)
+        slopes[..., -1, :] = limit(slopes[..., -1, :], shares[..., -1, :])
+        pull = np.divide(slopes, expected, out=np.zeros(shape), where=expected > 0)
         factor = 1 / batch + WEIGHT * (pull @ onehot.transpose(0, 2, 1))
         slope = 2 * (factor * residual) @ bx
         now = rate * 0.5 * (1 + np.cos(np.pi * t / steps))
@@ -157,8 +170,8 @@ PROBLEMS = {
 
 def table(steps, batches=BATCHES, **options):
     print(f"\n{steps} steps {options or ''}\n")
-    print("| groups | batch | " + " | ".join(f"{m:g}" for m in MOMENTA) + " |")
-    print("|---|---:|" + "---:|" * len(MOMENTA))
+    print("| groups | batch | " + " | ".join(COLUMNS) + " |")
+    print("|---|---:|" + "---:|" * len(COLUMNS))
     for name, shares in PROBLEMS.items():
         problem = Problem(shares)
         for batch in batches:
@@ -181,7 +194,7 @@ def check():
     rng = np.random.default_rng(0)
     for momentum in MOMENTA[1:]:
         k, batch = 20, 16
-        term = GroupGap(k, momentum=momentum)
+        term = GroupGap(k, momentum=momentum, max_force=np.inf)
         term.build()
         state = {"error": np.zeros(k), "weight": np.zeros(k), "mass": 0.0}
         for _ in range(50):
@@ -200,8 +213,13 @@ def check():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with the kit")
-    if parser.parse_args().check:
+    parser.add_argument("--quick", action="store_true", help="batches of 16 and 64 only")
+    given = parser.parse_args()
+    if given.check:
         check()
+    elif given.quick:
+        table(6000, batches=(16, 64))
+        table(300, batches=(16, 64))
     else:
         table(6000)
         table(300, batches=(16, 64))

@@ -1,19 +1,26 @@
-"""The benchmark: everything is compared in one run, interleaved.
+"""The benchmark: makes the tables of `docs/performance.md`.
 
     python tests/benchmarks/run.py [--quick] [--json FILE] [--plot FILE.png]
+    python tests/benchmarks/run.py --large
+    python tests/benchmarks/run.py --search
 
-Each round runs every contender once, in an order of its own; a ratio is the median
-over the rounds of the ratio within a round, so that what else the machine does
-falls on both sides. Where a few percent are asked for there are more rounds of shorter
-trainings, and plain Keras against itself to show what the noise is. `--quick` takes
-about five minutes, the whole about fifteen on two CPU cores. `KERAS_BACKEND=jax` runs
-what is not TensorFlow's own on JAX. It is no test: a busy
-machine fails nothing.
+It runs once for TensorFlow and once for JAX, where that is installed, each in a process
+of its own. A short search finds the settings with which Keras and PyTorch are fastest;
+then each round runs every contender once, in an order of its own. A ratio is the median
+over the rounds of the ratio within a round, so that what else the machine does falls
+on both sides; the ratio of the best rounds stands beside it. Where a few percent are
+asked for there are more rounds, and contenders against themselves to show the noise.
+
+`--quick` has fewer rounds and one size of batch. `--large` trains on 20 million rows,
+for memory; it needs 6 GB. `--search` tells only how fast Keras is at each setting.
+`--from FILE` shows and plots an earlier result. It is no test: a busy machine fails
+nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -23,72 +30,79 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HERE = pathlib.Path(__file__).parent
-# What the kit is measured by: (numerator, denominator, at least).
-GOALS = [
-    ("kit_gap_xla", "eager_loop", 100.0),
-    ("kit_gap_xla", "torch_loop", 5.0),
-    ("kit_gap_xla", "tensorflow_limit", 0.8),
-    # The same without XLA, and against a limit with it.
-    ("kit_gap_dataset", "eager_loop", 100.0),
-    ("kit_gap_dataset", "torch_loop", 5.0),
-    ("kit_gap_dataset", "tensorflow_limit", 0.8),
-    ("kit_gap_xla", "tensorflow_limit_xla", 0.8),
-    ("kit_gap_xla", "jax_scan", 0.8),
-]
-# As before, of numbers that are nearly equal, with the steps of an epoch.
-PAIRS = [
-    ("kit_mse_fit", "plain_fit", 256, 0.98),
-    ("kit_mse_dataset", "plain_dataset", 1024, 0.98),
-    ("kit_mse_xla", "plain_dataset_xla", 1024, 0.98),
-    ("plain_dataset", "plain_dataset", 1024, 1.0),
-]
-MAIN = [
-    "eager_loop",
-    "function_loop",
-    "torch_loop",
-    "plain_fit",
-    "kit_mse_fit",
-    "kit_gap_fit",
-    "plain_dataset",
-    "kit_mse_dataset",
-    "kit_gap_dataset",
-    "kit_running_gap_dataset",
-    "plain_dataset_xla",
-    "kit_mse_xla",
-    "kit_gap_xla",
-    "kit_running_gap_xla",
-    "tensorflow_limit",
-    "tensorflow_limit_xla",
-    "jax_scan",
-]
-GRID = ["plain_dataset", "kit_mse_xla", "kit_gap_xla", "tensorflow_limit_xla"]
+Train = Callable[[int], Any]
+Make = Callable[[], Train]
+
+# Steps of an epoch for each size of batch: what an epoch costs by itself, some
+# milliseconds, shows, and does not dominate.
+SIZES = {64: 2048, 1024: 256, 8192: 64}
+# (numerator, denominator, at least) for each batch, by backend.
+GOALS = {
+    "tensorflow": {
+        64: [("kit_gap", "keras_best", 2.0), ("kit_gap", "torch_best", 8.0)],
+        1024: [("kit_gap", "keras_best", 1.0)],
+        8192: [("kit_gap", "keras_best", 1.0)],
+    },
+    "jax": {
+        64: [("kit_gap", "keras_best", 1.2), ("kit_gap", "torch_best", 8.0)],
+        1024: [("kit_gap", "keras_best", 1.0)],
+        8192: [("kit_gap", "keras_best", 1.0)],
+    },
+}
+# As before at batch 64, with more rounds, and the steps of an epoch.
+PAIRS = {
+    "tensorflow": [
+        ("kit_gap", "epoch_by_hand", 2048, 0.9),
+        ("kit_mse", "epoch_by_hand", 2048, None),
+        ("epoch_by_hand", "epoch_by_hand", 2048, None),
+        ("kit_keras_loop", "keras_loop", 256, 0.98),
+        ("keras_loop", "keras_loop", 256, None),
+    ],
+    "jax": [
+        ("kit_gap", "jax_scan", 2048, 0.9),
+        ("kit_mse", "jax_scan", 2048, None),
+        ("jax_scan", "jax_scan", 2048, None),
+        ("kit_keras_loop", "keras_loop", 256, 0.98),
+        ("keras_loop", "keras_loop", 256, None),
+    ],
+}
+# What is fast enough for the table of sizes; at batch 64 the slow ones join.
+FAST = ["kit_gap", "kit_mse", "epoch_by_hand", "jax_scan"]
+SLOW = ["kit_keras_loop", "keras_loop", "epoch_gathered_first", "eager_loop"]
 # Written in TensorFlow, so left out where Keras runs on JAX.
-BY_HAND = {"eager_loop", "function_loop", "tensorflow_limit", "tensorflow_limit_xla"}
+BY_HAND = {"eager_loop", "epoch_by_hand", "epoch_gathered_first"}
+# Step by step they are too slow for the epochs of the others.
+FEWER_STEPS = {"eager_loop": 128, "keras_loop": 512, "kit_keras_loop": 512}
 
 
-def step_rates(entries: dict, rounds: int, seconds: float) -> dict[str, list[float]]:
+# Measuring --------------------------------------------------------------------
+
+
+def step_rates(
+    entries: Mapping[str, tuple[Make, int]], rounds: int, seconds: float
+) -> dict[str, list[float]]:
     """Steps per second of each entry, one number a round.
 
     Args:
-        entries: `(contender, Task)` by label.
+        entries: By label, what makes the training, and the steps of its epoch.
         rounds: Rounds.
         seconds: About how long an entry runs in a round.
     """
-    import contenders
-
     trains, epochs = {}, {}
-    for label, (name, task) in entries.items():
-        train = getattr(contenders, name)(task)
-        train(1)
+    for label, (make, _) in entries.items():
+        trains[label] = make()
+        trains[label](1)
         start = time.perf_counter()
-        train(1)
+        trains[label](1)
         epochs[label] = max(1, round(seconds / (time.perf_counter() - start)))
-        trains[label] = train
     rates: dict[str, list[float]] = {label: [] for label in entries}
     shuffler = random.Random(0)
     for _ in range(rounds):
@@ -96,172 +110,237 @@ def step_rates(entries: dict, rounds: int, seconds: float) -> dict[str, list[flo
             start = time.perf_counter()
             trains[label](epochs[label])
             taken = time.perf_counter() - start
-            _, task = entries[label]
-            rates[label].append(epochs[label] * task.steps / taken)
+            rates[label].append(epochs[label] * entries[label][1] / taken)
     return rates
 
 
-def ratio(rates: dict, one: str, other: str) -> float:
+def ratio(rates: Mapping[str, list[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(rates[one], rates[other]))
 
 
-def installed(names: list[str]) -> list[str]:
-    import keras
+def best_ratio(
+    rates: Mapping[str, list[float]], one: str, other: str, is_most: bool
+) -> float:
+    """The ratio of the best rounds: nearer to that of an idle machine than the median."""
+    best = min if is_most else max
+    return best(rates[one]) / best(rates[other])
 
-    needs = {"torch_loop": "torch", "jax_scan": "jax"}
-    left_out = set() if keras.backend.backend() == "tensorflow" else BY_HAND
-    found = [n for n in names if importlib.util.find_spec(needs.get(n, "keras"))]
-    return [name for name in found if name not in left_out]
+
+def medians(rates: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def in_process(*arguments: str) -> dict:
-    done = subprocess.run(
-        [sys.executable, str(HERE / "measure_process.py"), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+def entry(name: str, **sizes: int) -> tuple[Make, int]:
+    import contenders
+
+    task = contenders.Task(**sizes)
+    return functools.partial(getattr(contenders, name), task), task.steps
+
+
+def search(
+    name: str, settings: list, batch: int, steps: int, short: int
+) -> list[tuple[Any, float]]:
+    """Settings of a contender with their steps per second, fastest first.
+
+    All run an epoch of `short` steps twice; the three best then run whole epochs in turn.
+    """
+    import contenders
+
+    make = getattr(contenders, name)
+
+    def given(setting: Any, steps: int) -> tuple[Make, int]:
+        return functools.partial(make, contenders.Task(batch, steps=steps), setting), steps
+
+    quick = {}
+    for setting in settings:
+        train = given(setting, short)[0]()
+        train(1)
+        start = time.perf_counter()
+        train(1)
+        quick[setting] = short / (time.perf_counter() - start)
+    order = sorted(quick, key=lambda setting: -quick[setting])
+    best = {str(setting): given(setting, steps) for setting in order[:3]}
+    whole = medians(step_rates(best, 3, 0.3))
+    first = sorted(order[:3], key=lambda setting: -whole[str(setting)])
+    return [
+        *((setting, whole[str(setting)]) for setting in first),
+        *((setting, quick[setting]) for setting in order[3:]),
+    ]
+
+
+def process(kind: str, name: str) -> dict:
+    command = [sys.executable, str(HERE / "measure_process.py"), kind, name]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    if done.returncode:
+        raise RuntimeError(f"{kind} {name} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def process_costs(names: list[str], repeats: int) -> dict:
-    """Peak memory and compile time, medians over fresh processes."""
-    found: dict[str, list[dict]] = {name: [] for name in names}
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
+
+
+def processes(kind: str, names: list[str], repeats: int) -> dict[str, list[float]]:
+    """What fresh processes show, in turn."""
+    found: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:
-            found[name].append(in_process(name, "1024", "1", "2", "128"))
-    return {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        for name, runs in found.items()
-    }
+            found[name].append(next(iter(process(kind, name).values())))
+    return found
 
 
-def import_times(repeats: int) -> dict:
+def import_times(repeats: int) -> dict[str, list[float]]:
     """Seconds that `import keras` and `import addloss_kit` take in a fresh process."""
     code = "import time; s = time.perf_counter(); import {}; print(time.perf_counter() - s)"
     found: dict[str, list[float]] = {"keras": [], "addloss_kit": []}
     for _ in range(repeats):
         for name, times in found.items():
+            command = [sys.executable, "-c", code.format(name)]
             done = subprocess.run(
-                [sys.executable, "-c", code.format(name)],
-                capture_output=True,
-                text=True,
-                check=True,
+                command, capture_output=True, text=True, check=True, env=environment()
             )
             times.append(float(done.stdout.splitlines()[-1]))
-    by_pair = [b / a for a, b in zip(found["keras"], found["addloss_kit"])]
-    medians = {name: statistics.median(times) for name, times in found.items()}
-    return {**medians, "ratio": statistics.median(by_pair)}
-
-
-def packing(rows: int, repeats: int) -> dict:
-    """Seconds to check and pack the rows, and to move them once, batch by batch."""
-    import contenders
-    import numpy as np
-
-    import addloss_kit as alk
-
-    task = contenders.Task(batch=64, steps=rows // 64)
-    x, y, group_ids = task.arrays()
-    losses = ["mse", alk.losses.GroupGap(task.groups)]
-    model = alk.build_training_model(contenders.network(task), losses)
-    packs, moves = [], []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        packed = alk.pack_inputs(model, x, y, group_ids=group_ids)
-        packs.append(time.perf_counter() - start)
-        data = alk.make_dataset(packed, task.batch, seed=0)
-        start = time.perf_counter()
-        data.reduce(np.int64(0), lambda count, _: count + 1).numpy()
-        moves.append(time.perf_counter() - start)
-    return {
-        "pack_s": statistics.median(packs),
-        "epoch_of_batches_s": statistics.median(moves),
-        "ratio": statistics.median(a / b for a, b in zip(packs, moves)),
-    }
-
-
-def run_all(is_quick: bool) -> dict:
-    from contenders import Task
-
-    rounds, seconds = (3, 0.2) if is_quick else (9, 0.4)
-    main = installed(MAIN)
-    say("step rates")
-    # Step by step it is too slow for the epochs of the others.
-    tasks = {name: Task(steps=64 if name == "eager_loop" else 2048) for name in main}
-    rates = step_rates({name: (name, tasks[name]) for name in main}, rounds, seconds)
-    result: dict = {"machine": machine(), "main": medians(rates), "ratios": {}}
-    for one, other, goal in GOALS:
-        if one in rates and other in rates:
-            result["ratios"][f"{one} / {other}"] = [ratio(rates, one, other), goal]
-    for one, other, steps, goal in PAIRS:
-        say(f"{one} / {other}")
-        entries = {"one": (one, Task(steps=steps)), "other": (other, Task(steps=steps))}
-        rates = step_rates(entries, 10 if is_quick else 60, seconds=0.3)
-        result["ratios"][f"{one} / {other}"] = [ratio(rates, "one", "other"), goal]
-    say("groups")
-    result["groups"] = {}
-    for name in ("kit_gap_dataset", "kit_gap_xla"):
-        by_groups = {
-            f"{name}, {groups} groups": (name, Task(8192, 1, groups, 64))
-            for groups in (2, 100, 100_000)
-        }
-        rates = step_rates(by_groups, 2 * rounds, seconds)
-        result["groups"].update(medians(rates))
-        few, _, many = by_groups
-        result["ratios"][f"{name}, 100,000 groups / 2"] = [ratio(rates, many, few), 0.8]
-    if not is_quick:
-        result["grid"] = grid(rounds=5, seconds=seconds)
-    say("memory and compilation")
-    costs = process_costs(["plain_fit", "kit_mse_fit"], repeats=1 if is_quick else 3)
-    result["process"] = costs
-    peak = costs["kit_mse_fit"]["peak_mib"] / costs["plain_fit"]["peak_mib"]
-    result["ratios"]["peak memory, kit / plain (at most)"] = [peak, 1.05]
-    say("import")
-    result["import"] = import_times(repeats=2 if is_quick else 7)
-    result["ratios"]["import, kit / keras (at most)"] = [result["import"]["ratio"], 1.05]
-    say("packing")
-    result["packing"] = packing(1_000_000, repeats=1 if is_quick else 3)
-    pack = result["packing"]["ratio"]
-    result["ratios"]["pack a million rows / one epoch of batches (at most)"] = [pack, 1.0]
-    return result
-
-
-def grid(rounds: int, seconds: float) -> dict:
-    """Every batch size with every number of outputs and groups."""
-    from contenders import Task
-
-    found = {}
-    for batch, steps in ((64, 2048), (1024, 256), (8192, 64)):
-        for outputs in (1, 100):
-            say(f"batch {batch}, {outputs} outputs")
-            task = Task(batch, outputs, 2, steps)
-            entries = {name: (name, task) for name in installed(GRID)}
-            for groups in (100, 100_000):
-                more = Task(batch, outputs, groups, steps)
-                entries[f"kit_gap_xla, {groups} groups"] = ("kit_gap_xla", more)
-            rates = step_rates(entries, rounds, seconds)
-            found[f"batch {batch}, {outputs} outputs"] = medians(rates)
     return found
 
 
-def medians(rates: dict) -> dict:
-    return {name: statistics.median(found) for name, found in rates.items()}
+def has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def can_compile_torch(seconds: float = 120.0) -> bool:
+    """Whether `torch.compile` works here, its import and C++ compiler included."""
+    command = [sys.executable, str(HERE / "measure_process.py"), "first", "torch_compiled"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=seconds, env=environment()
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+# One backend --------------------------------------------------------------------
+
+
+def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
+    """Everything for the backend of this process; `save` gets what is there so far."""
+    import contenders
+    import keras
+
+    backend = keras.backend.backend()
+    rounds, seconds = (3, 0.2) if is_quick else (7, 0.25)
+    sizes = {64: SIZES[64]} if is_quick else SIZES
+    result: dict = {"machine": machine(), "settings": {}, "cells": {}, "ratios": []}
+
+    rates: dict[str, list[float]] = {}
+
+    def goal(
+        what: str, one: str, other: str, wanted: float | None, is_most: bool = False
+    ) -> None:
+        of_best = best_ratio(rates, one, other, is_most)
+        found = {"median": ratio(rates, one, other), "best": of_best}
+        result["ratios"].append({"what": what, **found, "goal": wanted, "is_most": is_most})
+        save(result)
+
+    for one, other, steps, wanted in PAIRS[backend]:
+        if not (is_here(one, backend) and is_here(other, backend)):
+            continue
+        say(f"{backend}: {one} / {other}")
+        pair = {"one": entry(one, steps=steps), "other": entry(other, steps=steps)}
+        rates = step_rates(pair, 8 if is_quick else 24, seconds)
+        goal(f"{one} / {other}, batch 64", "one", "other", wanted)
+    of_keras, of_torch = contenders.SETTINGS, contenders.TORCH_SETTINGS
+    if not has("torch"):
+        of_torch = []
+    elif not can_compile_torch():
+        of_torch = [setting for setting in of_torch if not setting.is_compiled]
+    for batch, steps in sizes.items():
+        say(f"{backend}: search, batch {batch}")
+        makers: dict[str, Any] = {}
+        ranked = search("keras_mse", of_keras, batch, steps, min(steps, 256))
+        # Larger batches try what did well with smaller ones.
+        of_keras = [setting for setting, _ in ranked[:4]]
+        found = {"keras_best": ranked}
+        makers["keras_best"] = ("keras_mse", ranked[0][0])
+        if of_torch:
+            found["torch_best"] = search("torch_gap", of_torch, batch, steps, 64)
+            of_torch = [setting for setting, _ in found["torch_best"][:2]]
+            makers["torch_best"] = ("torch_gap", of_torch[0])
+        result["settings"][str(batch)] = {
+            name: [[str(setting), rate] for setting, rate in ranks]
+            for name, ranks in found.items()
+        }
+        for outputs in (1, 100):
+            if is_quick and outputs == 100:
+                continue
+            say(f"{backend}: batch {batch}, {outputs} outputs")
+            is_first = batch == 64 and outputs == 1
+            sized = {"batch": batch, "outputs": outputs, "steps": steps}
+            names = [n for n in FAST + SLOW * is_first if is_here(n, backend)]
+            entries = {name: entry(name, **sized) for name in names}
+            for name, fewer in FEWER_STEPS.items():
+                if name in entries:
+                    entries[name] = entry(name, **{**sized, "steps": fewer})
+            task = contenders.Task(**sized)
+            for label, (name, setting) in makers.items():
+                make = getattr(contenders, name)
+                entries[label] = functools.partial(make, task, setting), steps
+            rates = step_rates(entries, rounds, seconds)
+            result["cells"][f"{batch}, {outputs}"] = medians(rates)
+            size = f"batch {batch:,}, {outputs} output{'s' * (outputs > 1)}"
+            for one, other, wanted in GOALS[backend][batch]:
+                if other in rates:
+                    least = None if other == "torch_best" and outputs > 1 else wanted
+                    goal(f"{one} / {other}, {size}", one, other, least)
+            if "eager_loop" in rates:
+                goal(f"kit_gap / eager_loop, {size}", "kit_gap", "eager_loop", 250.0)
+            hand = "epoch_by_hand" if backend == "tensorflow" else "jax_scan"
+            if not is_first and hand in rates:
+                goal(f"kit_gap / {hand}, {size}", "kit_gap", hand, None)
+    say(f"{backend}: groups")
+    by_groups = {
+        f"{groups:,} groups": entry("kit_gap", batch=8192, groups=groups, steps=64)
+        for groups in (2, 100, 100_000)
+    }
+    rates = step_rates(by_groups, 2 * rounds, seconds)
+    result["groups"] = medians(rates)
+    few, _, many = by_groups
+    goal(f"{many} / {few}, batch 8,192", many, few, 0.9)
+    repeats = 1 if is_quick else 3
+    for kind, what, most in (
+        ("memory", "peak memory", 1.02),
+        ("first", "time to the end of a first epoch of 288 rows", 1.5),
+    ):
+        say(f"{backend}: {what}")
+        rates = processes(kind, ["keras_loop", "kit_mse", "kit_gap"], repeats)
+        result[kind] = medians(rates)
+        for name in ("kit_mse", "kit_gap"):
+            wanted = most if name == "kit_gap" else None
+            goal(f"{what}, {name} / keras_loop", name, "keras_loop", wanted, True)
+    say(f"{backend}: import")
+    rates = import_times(2 if is_quick else 7)
+    result["import"] = medians(rates)
+    goal("import, kit / Keras", "addloss_kit", "keras", 1.03, True)
+    result["load_at_end"] = os.getloadavg()
+    save(result)
+    return result
+
+
+def is_here(name: str, backend: str) -> bool:
+    if name == "jax_scan":
+        return has("jax")
+    return backend == "tensorflow" or name not in BY_HAND
 
 
 def machine() -> dict:
     import keras
-    import tensorflow as tf
 
     return {
         "date": time.strftime("%Y-%m-%d"),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "tensorflow": tf.__version__,
-        "load": os.getloadavg()[0],
+        "load": os.getloadavg(),
     }
 
 
@@ -269,51 +348,132 @@ def say(what: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {what}", file=sys.stderr, flush=True)
 
 
-def show(result: dict) -> None:
+# All backends -------------------------------------------------------------------
+
+
+def run_all(is_quick: bool, asked: list[str], path: str | None) -> dict[str, dict]:
+    results = {}
+    for backend in asked:
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "result.json"
+            command = [sys.executable, __file__, "--only", backend, "--json", str(file)]
+            subprocess.run(
+                command + ["--quick"] * is_quick,
+                check=True,
+                env=environment(KERAS_BACKEND=backend),
+            )
+            results[backend] = json.loads(file.read_text())
+        if path:
+            write(pathlib.Path(path), results)
+    return results
+
+
+def large(asked: list[str]) -> None:
+    """20 million rows of 20 features, batch 8,192."""
+    for backend in asked:
+        os.environ["KERAS_BACKEND"] = backend
+        for name in ("kit_gap", "keras_loop"):
+            say(f"{backend}: {name}")
+            print(f"{backend}, {name}: {json.dumps(process('large', name))}", flush=True)
+
+
+WORDS = {"torch_best": "PyTorch, at its best", "keras_best": "Keras, `mse`, at its best"}
+
+
+def words(name: str) -> str:
     import contenders
 
-    print(json.dumps(result["machine"]))
-    print("\n| batch 64, 1 output, 2 groups | steps/s |\n|---|---|")
-    for name, rate in result["main"].items():
-        words = getattr(contenders, name).__doc__.splitlines()[0].rstrip(".")
-        print(f"| {words} | {rate:,.0f} |")
-    for part in ("groups", "process", "import", "packing"):
-        print(f"\n{part}: {json.dumps(result[part])}")
-    for sizes, rates in result.get("grid", {}).items():
-        print(f"\n{sizes}: " + ", ".join(f"{n} {r:,.0f}" for n, r in rates.items()))
-    print("\n| ratio | measured | goal |\n|---|---|---|")
-    for name, (value, goal) in result["ratios"].items():
-        print(f"| {name} | {value:.3g} | {goal:g} |")
+    return WORDS.get(name) or getattr(contenders, name).__doc__.splitlines()[0].rstrip(".")
 
 
-def plot(result: dict, path: str) -> None:
-    import contenders
+def write(file: pathlib.Path, result: dict) -> None:
+    file.write_text(json.dumps(result, indent=1))
+
+
+def show(results: Mapping[str, dict]) -> None:
+    for backend, result in results.items():
+        print(f"\n## {backend}\n{json.dumps(result['machine'])}")
+        for batch, found in result["settings"].items():
+            for name, ranked in found.items():
+                listed = "; ".join(f"{setting}: {rate:,.0f}" for setting, rate in ranked)
+                print(f"\nbatch {batch}, {name}: {listed}")
+        print("\n| training | " + " | ".join(result["cells"]) + " |")
+        print("|---" * (1 + len(result["cells"])) + "|")
+        for name in next(iter(result["cells"].values())):
+            rates = [cell.get(name) for cell in result["cells"].values()]
+            listed = " | ".join("" if r is None else f"{r:,.0f}" for r in rates)
+            print(f"| {words(name)} | {listed} |")
+        for part in ("groups", "memory", "first", "import"):
+            print(f"\n{part}: {json.dumps(result.get(part))}")
+        print("\n| ratio | median | of the best rounds | goal |\n|---|---:|---:|---:|")
+        for row in result["ratios"]:
+            wanted = row["goal"]
+            sign = "" if wanted is None else f"{'≤' if row['is_most'] else '≥'} {wanted:g}"
+            print(f"| {row['what']} | {row['median']:.3g} | {row['best']:.3g} | {sign} |")
+
+
+def plot(results: Mapping[str, dict], path: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = sorted(result["main"], key=result["main"].get)
-    words = [getattr(contenders, n).__doc__.splitlines()[0].rstrip(".") for n in names]
-    colors = ["tab:blue" if n.startswith("kit") else "tab:gray" for n in names]
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    bars = axes.barh(words, [result["main"][n] for n in names], color=colors)
-    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-    axes.set(xscale="log", xlabel="steps per second (batch 64), higher is better")
-    axes.margins(x=0.1)
-    axes.set_xlim(right=6 * max(result["main"].values()))
+    figure, panels = plt.subplots(
+        len(results),
+        1,
+        figsize=(9, 3.6 * len(results)),
+        layout="constrained",
+        sharex=True,
+        squeeze=False,
+    )
+    titles = {"tensorflow": "TensorFlow", "jax": "JAX"}
+    for axes, (backend, result) in zip(panels.flat, results.items()):
+        rates = next(iter(result["cells"].values()))
+        names = sorted(rates, key=rates.get)
+        colors = ["tab:blue" if n.startswith("kit") else "tab:gray" for n in names]
+        labels = [words(name).replace("`", "") for name in names]
+        bars = axes.barh(labels, [rates[name] for name in names], color=colors)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+        axes.set(xscale="log", title=f"Keras on {titles.get(backend, backend)}")
+        axes.set_xlim(right=4 * max(rates.values()))
+    panels[-1, 0].set_xlabel("steps per second (batches of 64 rows), higher is better")
     figure.savefig(path, dpi=120)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, no grid")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, batch 64 only")
+    parser.add_argument("--large", action="store_true", help="only 20 million rows")
+    parser.add_argument("--search", action="store_true", help="only Keras's settings")
+    parser.add_argument("--only", metavar="BACKEND", help="`tensorflow` or `jax`")
     parser.add_argument("--json", help="write the result to this file")
+    parser.add_argument("--from", dest="given", help="show the result in this file")
     parser.add_argument("--plot", help="write a bar chart of the step rates to this PNG")
     options = parser.parse_args()
-    found = run_all(options.quick)
-    show(found)
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(found, indent=1))
-    if options.plot:
-        plot(found, options.plot)
+    asked = [options.only] if options.only else ["tensorflow", *["jax"] * has("jax")]
+    if options.large:
+        large(asked)
+    elif options.search:
+        import contenders
+
+        ranked = search("keras_mse", contenders.SETTINGS, 64, SIZES[64], 256)
+        for setting, rate in ranked:
+            print(f"{setting}: {rate:,.0f} steps/s")
+    elif options.only:
+        os.environ["KERAS_BACKEND"] = options.only
+        file = pathlib.Path(options.json or os.devnull)
+        result = run_backend(options.quick, lambda r: write(file, r))
+        if not options.json:
+            show({options.only: result})
+    else:
+        if options.given:
+            results = json.loads(pathlib.Path(options.given).read_text())
+        else:
+            results = run_all(options.quick, asked, options.json)
+        show(results)
+        if options.plot:
+            plot(results, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -128,7 +128,7 @@ def test_what_cannot_be_a_predictor_is_refused():
         alk.build_training_model(keras.layers.Dense(1), "mse")
     with pytest.raises(ValueError, match=r"`predictor` must be built"):
         alk.build_training_model(keras.Sequential([keras.layers.Dense(1)]), "mse")
-    with pytest.raises(ValueError, match=r"`predictor` carries losses already"):
+    with pytest.raises(ValueError, match=r"`predictor` already has losses"):
         alk.build_training_model(alk.build_training_model(a_sequential(), "mse"), "mse")
 
 

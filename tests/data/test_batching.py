@@ -308,7 +308,7 @@ def test_balanced_data_train_a_model_and_show_the_unbalanced_error(rng):
     [
         ({"balance_groups": True, "shuffle": False}, "Leave `shuffle` at True"),
         ({"undo_weights": True}, "Pass both or none"),
-        ({"balance_groups": True, "group_ids": "sex"}, "needs the ids as the entry `sex`"),
+        ({"balance_groups": True, "group_ids": "sex"}, "needs the ids in the entry `sex`"),
         ({"balance_groups": [1.0]}, r"shares_of=\[0\], groups=\[0, 1\]"),
         ({"balance_groups": [1.0, 0.0]}, r"must be positive.*balance_groups\[1\]=0"),
         ({"balance_groups": [1.0, np.nan]}, "must be positive"),

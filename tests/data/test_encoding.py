@@ -101,7 +101,7 @@ def test_fixed_names_hold_for_intersections():
 
 
 def test_an_unknown_label_is_named_with_its_row():
-    with pytest.raises(ValueError, match=r"lie in `names`.*labels\[1\]='x', names=\['a'\]"):
+    with pytest.raises(ValueError, match=r"be in `names`.*labels\[1\]='x', names=\['a'\]"):
         encode_groups(["a", "x"], names=["a"])
 
 

@@ -49,7 +49,7 @@ def test_arrays_get_the_names_shapes_and_dtypes_of_the_inputs(grouped):
         lambda a: np.asarray(a, "object"),
         lambda a: np.asarray(a, "float64"),
         keras.ops.convert_to_tensor,
-        lambda a: pd.DataFrame(a) if np.ndim(a) == 2 else pd.Series(a, index=[4, 5, 6]),
+        lambda a: (pd.DataFrame if np.ndim(a) == 2 else pd.Series)(a, index=[4, 5, 6]),
     ],
     ids=["numpy", "tuple", "object", "float64", "tensor", "pandas"],
 )
@@ -134,7 +134,7 @@ def refused(model, message, error=ValueError, **changes):
         ({"group_ids": [0, 2**40, 1]}, r"`group_ids` does not fit into int32"),
         ({"x": [[1e39, 1], [1, 1], [1, 1]]}, r"`x` does not fit into float32. Scale it"),
         ({"x": {"z": X}}, r"`x` names \['z'\], but the model's features are \['x'\]"),
-        ({"y": {"price": Y}}, r"`y` names `price`, but the model takes it for"),
+        ({"y": {"price": Y}}, r"`y` names `price`, but the model expects"),
         ({"x": {"x": X, "y_true": Y}}, r"Input `y_true` is given twice"),
         ({"x": np.ones((0, 2)), "y": [], "group_ids": [], "sample_weight": []}, "one row"),
     ],

@@ -243,7 +243,7 @@ def test_y_which_keras_would_ignore_is_refused(method, compiled_model, data):
 
 @each_method
 def test_features_alone_are_refused(method, compiled_model, data):
-    with pytest.raises(ValueError, match=r"3 Inputs.*takes a dict of as many arrays"):
+    with pytest.raises(ValueError, match=r"3 Inputs.*takes a dict with that many arrays"):
         calls_of(compiled_model)[method](data["x"])
 
 
