@@ -70,7 +70,6 @@ class Field:
                 )
         return Field(**merged)
 
-
     def merge_classes(self, other: Field) -> dict[str, int | None]:
         """`num_classes` and `ignore_class` of what satisfies both."""
         if other.num_classes is None or self.num_classes is None:

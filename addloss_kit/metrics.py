@@ -284,7 +284,8 @@ class BoundIsMet(_GroupMetric):
         fits = bounds.shape in shapes and np.all(np.isfinite(bounds))
         if not fits or np.any(bounds < 0):
             raise ValueError(
-                "`bound` must be a finite number of at least 0, or one number per group with `of='error'`. "
+                "`bound` must be a number, finite and at least 0; or one per group with "
+                "`of='error'`. "
                 f"{received(bound=bound, num_groups=num_groups, of=repr(of))}"
             )
         self.bound = bounds.tolist()

@@ -336,8 +336,9 @@ def _check_values(name: str, array: np.ndarray, field: Field) -> None:
             at = tuple(np.argwhere(is_outside)[0])
             raise ValueError(
                 f"`{name}` must hold classes in [0, {field.num_classes}), as many as the "
-                "prediction has. Number them from 0; to leave a row out, give it a class and a `sample_weight` of 0, or construct the loss with "
-                f"`ignore_class=`. Received: {int(is_outside.sum())} classes outside, the "
+                "prediction has. Number them from 0; to leave a row out, give it a class "
+                "and a `sample_weight` of 0, or construct the loss with `ignore_class=`. "
+                f"Received: {int(is_outside.sum())} classes outside, the "
                 f"first being {array[at]} at row {at[0]}."
             )
     if field.role not in (Y_TRUE, SAMPLE_WEIGHT) or array.dtype.kind != "f":

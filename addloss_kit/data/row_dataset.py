@@ -67,7 +67,7 @@ def _warn_of_loss(name: str) -> Any:
         )
         return operation(self, *args, **kwargs)
 
-    losing.__doc__ = operation.__doc__
+    losing.__doc__ = f"As `tf.data.Dataset.{name}`: a plain dataset, with a warning."
     return losing
 
 

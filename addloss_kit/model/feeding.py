@@ -26,6 +26,10 @@ from addloss_kit.model.executions import (
 )
 
 _DEFAULT_BATCH_SIZE = 32  # Keras's
+# Steps from which on XLA's compilation pays with TensorFlow: it takes a second or two
+# longer than that of Keras's own step, which then takes about a millisecond longer each.
+# (On JAX Keras's own step is compiled as the loop is.)
+WORTH_COMPILING = 1000
 
 
 @dataclasses.dataclass
@@ -91,7 +95,9 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         return arguments, None
     callbacks = _with_callback(arguments.get("callbacks"), FollowEpoch(rows))
     arguments["callbacks"] = callbacks
-    is_looped = _is_looped(model) and arguments.get("steps_per_epoch") is None
+    planned = rows.steps * arguments.get("epochs", 1)
+    is_looped = _is_looped(model, "train", planned)
+    is_looped = is_looped and arguments.get("steps_per_epoch") is None
     if not is_looped:
         if is_dict:
             from addloss_kit.data.row_dataset import RowDataset
@@ -133,13 +139,15 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     data = _by_name(model, data)
     is_open = arguments.get("validation_steps") is None
     is_hooked = has_batch_hook(arguments.get("callbacks"), "test")
-    if not is_open or is_hooked or not _is_looped(model):
+    if not is_open or is_hooked:
         return arguments, None
     rows = rows_of(data)
     if rows is None and is_plain_dict(data) and model.loss is None:
         size = arguments.pop("validation_batch_size", None) or _DEFAULT_BATCH_SIZE
         rows = rows_in_memory(_as_keras_has_them(model, data), size, shuffle=False)
-    if rows is None:
+        arguments["validation_batch_size"] = size
+    epochs = arguments.get("epochs", 1)
+    if rows is None or not _is_looped(model, "test", rows.steps * epochs):
         return arguments, None
     executions = _test_executions(model, rows)
     arguments.update(validation_data=nothing(), validation_steps=1)
@@ -152,14 +160,15 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     x = _by_name(model, arguments.get("x"))
     callbacks = arguments.get("callbacks")
     is_open = arguments.get("steps") is None
-    if not is_open or has_batch_hook(callbacks, "test") or not _is_looped(model):
+    if not is_open or has_batch_hook(callbacks, "test"):
         return arguments, None
     rows = rows_of(x)
     if rows is None and is_plain_dict(x) and model.loss is None:
-        size = arguments.pop("batch_size", None) or _DEFAULT_BATCH_SIZE
+        size = arguments.get("batch_size") or _DEFAULT_BATCH_SIZE
         rows = rows_in_memory(_as_keras_has_them(model, x), size, shuffle=False)
-    if rows is None:
+    if rows is None or not _is_looped(model, "test", rows.steps):
         return arguments, None
+    arguments.pop("batch_size", None)
     executions = _test_executions(model, rows)
     verbose = arguments.get("verbose", "auto")
     listed = TestCallbacks(
@@ -226,8 +235,14 @@ def _as_keras_has_them(model: Any, x: Mapping[str, Any]) -> dict[str, np.ndarray
     }
 
 
-def _is_looped(model: Any) -> bool:
-    return model.speed.wants_loop and model.loss is None and can_loop(model)
+def _is_looped(model: Any, kind: str, steps: int) -> bool:
+    """Whether so many steps are worth a compiled loop, and there can be one."""
+    speed = model.speed
+    if not speed.wants_loop or model.loss is not None or not can_loop(model):
+        return False
+    is_asked_for = speed.jit_compile is True or speed.steps_per_execution != "auto"
+    is_cheap = kind in speed.loops or keras.backend.backend() == "jax"
+    return is_asked_for or is_cheap or steps >= WORTH_COMPILING
 
 
 def _is_ours(model: Any, arguments: Mapping[str, Any]) -> bool:

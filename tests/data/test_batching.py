@@ -52,7 +52,9 @@ def test_a_dropped_remainder_differs_from_epoch_to_epoch():
     left_out = [set(range(11)) - set(flat(rows_of(dataset))) for _ in range(6)]
     assert all(len(rows) == 3 for rows in left_out)
     assert len(set.union(*left_out)) > 3
-    assert dataset.element_spec["x"].shape == (4,)
+    # Static, for XLA; JAX does not ask for it.
+    size = None if keras.backend.backend() == "jax" else 4
+    assert dataset.element_spec["x"].shape.as_list() == [size]
 
 
 def test_without_shuffle_the_order_is_that_of_the_rows():

@@ -122,7 +122,9 @@ def test_compile_loss_and_compile_metrics_are_what_compile_keeps():
         assert getattr(model, name, "moved") is None, f"Trainer.{name}"
 
 
-@pytest.mark.skipif(IS_TORCH, reason="Keras on torch builds without it.")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Only TensorFlow has replicas."
+)
 def test_fit_builds_by_maybe_symbolic_build():
     asked = []
 

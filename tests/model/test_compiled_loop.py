@@ -63,6 +63,11 @@ def assert_alike(got, wanted):
         )
 
 
+@pytest.fixture(autouse=True)
+def any_number_of_steps_is_worth_it(monkeypatch):
+    monkeypatch.setattr("addloss_kit.model.feeding.WORTH_COMPILING", 0)
+
+
 @pytest.fixture
 def loops(monkeypatch):
     """What compiled loops have run: `(rows per batch, first batch, batches)` each."""
@@ -426,3 +431,14 @@ def test_two_equal_trainings_on_one_dataset_are_equal():
         found.append(model.fit(data, epochs=2, verbose=0).history)
         model.evaluate(data, verbose=0)
     assert found[0] == found[1]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
+def test_a_few_steps_are_not_compiled_by_xla(monkeypatch, loops):
+    monkeypatch.setattr("addloss_kit.model.feeding.WORTH_COMPILING", 1000)
+    model = a_plain_model()
+    few = train_plainly(model, epochs=2)
+    assert not loops
+    many = train_plainly(a_plain_model(), epochs=100)
+    assert loops
+    assert few["loss"] == pytest.approx(many["loss"][:2], rel=1e-5)

@@ -1,4 +1,4 @@
-"""What could be saved but never loaded is refused: at `save`, and before the first epoch."""
+"""What could be saved but never loaded is refused: at `save`, and before training."""
 
 import keras
 import numpy as np
@@ -50,7 +50,10 @@ class OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 CASES = {
-    "metric class": ({"losses": "mse", "metrics": [Unregistered()]}, "class `Unregistered`"),
+    "metric class": (
+        {"losses": "mse", "metrics": [Unregistered()]},
+        "class `Unregistered`",
+    ),
     "metric function": (
         {"losses": "mse", "metrics": [own_function]},
         "function `own_function`",
