@@ -52,9 +52,12 @@ class Rows:
         """The arrays as TensorFlow tensors in the memory of the host."""
         import tensorflow as tf
 
-        # Where the input pipeline runs, also where there is an accelerator.
+        if not tf.config.list_physical_devices("GPU"):
+            # Under a device scope TensorFlow makes a second copy meanwhile.
+            return {n: tf.convert_to_tensor(array) for n, array in self.arrays.items()}
+        # Where the input pipeline runs.
         with tf.device("/CPU:0"):
-            return {name: tf.constant(array) for name, array in self.arrays.items()}
+            return {n: tf.constant(array) for n, array in self.arrays.items()}
 
     @functools.cached_property
     def epoch(self) -> Any:
