@@ -89,6 +89,8 @@ GROUPS = {
     "2 groups, 2 %": (0.02, 0.98),
     "5 groups": (0.4, 0.3, 0.15, 0.1, 0.05),
     "20 groups": (0.05,) * 20,
+    "0.5 % beside 5 groups": (0.005, 0.3, 0.25, 0.2, 0.145, 0.1),
+    "100 groups": (0.01,) * 100,
 }
 
 
@@ -261,9 +263,10 @@ def data_of(kind, groups, seed=0):
 def cells(is_quick):
     """Network, groups, batch, steps, optimizer, order, seeds, methods."""
     main = ("all rows", "plug-in", "first release", "default")
+    few = ("all rows", "plug-in", "default")
     more = (*main, "plug-in, limited", "0.99, limited", "push down")
-    five, two = range(5), range(2)
-    for groups in GROUPS:
+    five = range(5)
+    for groups in list(GROUPS)[:5]:
         for steps in (300, 3000):
             for batch in (32,) if is_quick else (8, 32, 128):
                 yield "MLP 32", groups, batch, steps, "Adam", "shuffled", five, more
@@ -272,17 +275,20 @@ def cells(is_quick):
             for steps in (300, 3000):
                 yield "linear", groups, batch, steps, "Adam", "shuffled", five, main
     for steps in (300,) if is_quick else (300, 1500):
+        yield "CNN", "10 digits", 32, steps, "Adam", "shuffled", five, few
+        yield "LSTM", "2 groups, 10 %", 32, steps, "Adam", "shuffled", five, few
         for groups in ("2 groups, 30 %", "2 groups, 2 %"):
-            yield LARGE, groups, 32, steps, "Adam", "shuffled", two, main
-        yield "CNN", "10 digits", 32, steps, "Adam", "shuffled", two, main
-        yield "LSTM", "2 groups, 10 %", 32, steps, "Adam", "shuffled", two, main
+            yield LARGE, groups, 32, steps, "Adam", "shuffled", five, few
     for order in ("sorted", "balanced"):
         for groups in ("2 groups, 10 %", "5 groups"):
             yield "MLP 32", groups, 32, 3000, "Adam", order, five, main
     for groups in ("2 groups, 30 %", "2 groups, 10 %"):
         yield "MLP 32", groups, 32, 3000, "SGD, momentum 0.9", "shuffled", five, main
     if not is_quick:
-        yield "MLP 32", "2 groups, 10 %", 32, 10000, "Adam", "shuffled", five, main
+        yield "MLP 32", "2 groups, 10 %", 32, 10000, "Adam", "shuffled", five, few
+        for groups in ("0.5 % beside 5 groups", "100 groups"):
+            for steps in (300, 3000):
+                yield "MLP 32", groups, 64, steps, "Adam", "shuffled", five, few
         yield "MLP 32", "2 groups, 30 %", 1024, 300, "Adam", "shuffled", five, main
 
 

@@ -172,9 +172,10 @@ def test_training_makes_predictions_tell_less_about_the_group(rng):
 
     model.fit(packed, y=None, batch_size=40, epochs=30, verbose=0)
 
-    # The answer is x₀ + x₁; x₁ tells of the group, x₀ does not.
+    # The answer is x₀ + x₁; x₁ tells of the group, x₀ does not. Without the term the slopes
+    # are equal; on all rows at once the second ends at half of the first.
     slopes = as_numpy(predictor.layers[-1].kernel)[:, 0]
-    assert abs(slopes[1]) < 0.5 * abs(slopes[0])
+    assert abs(slopes[1]) < 0.75 * abs(slopes[0])
 
 
 def test_the_term_takes_weights_ids_of_no_group_and_survives_its_config(rng):
