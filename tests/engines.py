@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,9 +17,29 @@ def as_numpy(x):
     return ops.convert_to_numpy(x)
 
 
+@contextlib.contextmanager
+def double_precision():
+    """Everything in float64, which JAX must be asked for besides."""
+    former = keras.config.floatx()
+    is_jax = keras.backend.backend() == "jax"
+    if is_jax:
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(former)
+        keras.config.set_dtype_policy(former)
+        if is_jax:
+            jax.config.update("jax_enable_x64", False)
+
+
 def gradient(function, x):
     """Gradient of a scalar function at `x`, as NumPy."""
-    x = np.asarray(x, "float32")
+    x = np.asarray(x, keras.config.floatx())
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

@@ -105,3 +105,46 @@ def group_gap(error, group_ids, weight, num_groups, distance="squared", between=
         return sum(apart(mean, overall) for mean in means.values()) / len(present)
     pairs = list(itertools.combinations(present, 2))
     return sum(apart(means[j], means[k]) for j, k in pairs) / len(pairs)
+
+
+def group_mmd(y_pred, ids, weight, num_groups, kernel="gaussian", length=None, counts=None):
+    """The mean over pairs of groups of the weighted U-statistic.
+
+    `counts` says which elements count; two rows are compared on those of both. Without
+    a `length`, it is the root mean square distance of the rows of used groups.
+    """
+    rows = _rows(y_pred)
+    counts = _rows(np.ones(np.shape(y_pred)) if counts is None else counts)
+    weight = [w if any(c) else 0.0 for w, c in zip(weight, counts)]
+    members = {
+        k: [i for i, g in enumerate(ids) if g == k and weight[i] > 0]
+        for k in range(num_groups)
+    }
+    used = [k for k in range(num_groups) if len(members[k]) > 1]
+
+    def distance(i, j):
+        parts = zip(rows[i], rows[j], counts[i], counts[j])
+        return math.sqrt(sum((a - b) ** 2 for a, b, c, d in parts if c and d))
+
+    if length is None:
+        everyone = [i for k in used for i in members[k]]
+        pairs = list(itertools.combinations(everyone, 2))
+        total = sum(weight[i] * weight[j] for i, j in pairs)
+        square = sum(weight[i] * weight[j] * distance(i, j) ** 2 for i, j in pairs)
+        length = math.sqrt(square / total) if pairs and square > 0 else 1.0
+
+    def similarity(i, j):
+        if kernel == "gaussian":
+            return math.exp(-(distance(i, j) ** 2) / (2 * length**2))
+        return math.exp(-distance(i, j) / length)
+
+    def mean(pairs):
+        total = sum(weight[i] * weight[j] for i, j in pairs)
+        return sum(weight[i] * weight[j] * similarity(i, j) for i, j in pairs) / total
+
+    values = []
+    for j, k in itertools.combinations(used, 2):
+        within = [mean(list(itertools.permutations(members[g], 2))) for g in (j, k)]
+        between = mean(list(itertools.product(members[j], members[k])))
+        values.append(sum(within) - 2 * between)
+    return sum(values) / len(values) if values else 0.0
