@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import operator
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -50,27 +53,120 @@ def check_rows(**tensors: Tensor) -> None:
             )
 
 
-def check_positive_int(**numbers: Any) -> None:
-    """Raise unless every value is a whole number of at least 1, Python's or NumPy's."""
+def check_positive_int(*, least: int = 1, **numbers: Any) -> None:
+    """Raise unless every value is a whole number of at least `least`.
+
+    Python's, NumPy's, and an array of one such number count.
+    """
     for name, number in numbers.items():
-        is_whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-        if not is_whole or number < 1:
+        is_whole = _is_whole(number)
+        if not is_whole or operator.index(number) < least:
             error = ValueError if is_whole else TypeError
             raise error(
-                f"`{name}` must be a whole number of at least 1. "
+                f"`{name}` must be a whole number of at least {least}. "
                 f"{received(**{name: repr(number)})}"
             )
+
+
+def _is_whole(number: Any) -> bool:
+    if isinstance(number, (bool, np.bool_)):
+        return False
+    try:
+        operator.index(number)
+    except TypeError:
+        return False
+    return True
+
+
+def warn_of_one_group(owner: str, num_groups: int) -> None:
+    """Tell that what compares groups is 0 if there is only one."""
+    if num_groups < 2:
+        warnings.warn(
+            f"`{owner}` compares groups, so with one group it is always 0. Pass the number "
+            f"of groups in all data, or omit it. {received(num_groups=num_groups)}",
+            stacklevel=4,
+        )
 
 
 def check_one_of(choices: Iterable[Any], **values: Any) -> None:
     """Raise unless every value is one of `choices`."""
     allowed = list(choices)
     for name, value in values.items():
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise ValueError(
-                f"Invalid value for argument `{name}`. Expected one of {allowed}. "
-                f"{received(**{name: repr(value)})}"
+                f"Invalid value for argument `{name}`. Expected one of {allowed}."
+                f"{did_you_mean(value, allowed)} {received(**{name: repr(value)})}"
             )
+
+
+def check_name(**names: Any) -> None:
+    """Raise unless every value is a name, such as that of an Input."""
+    for argument, name in names.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(
+                f"`{argument}` must be the name of an Input. Pass arrays to `pack_inputs`. "
+                f"{received(**{argument: type(name).__name__})}"
+            )
+
+
+def check_unique(**names: Sequence[str]) -> None:
+    """Raise if a name stands in a list twice, where one would hide the other."""
+    for argument, given in names.items():
+        twice = sorted({name for name in given if list(given).count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"`{argument}` must differ from one another. Rename one of each pair. "
+                f"{received(twice=twice)}"
+            )
+
+
+def as_bounds(bound: Any) -> np.ndarray:
+    """A bound, or one per group, as float64.
+
+    Raises:
+        TypeError: If it holds no numbers.
+    """
+    try:
+        array = np.asarray(bound)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        return array.astype("float64")
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`bound` must be a number, or one per group. {received(bound=repr(bound))}"
+        ) from None
+
+
+def did_you_mean(given: Any, known: Iterable[str]) -> str:
+    """` Did you mean ...?` with the names closest to a misspelled one, or nothing.
+
+    Example:
+        >>> did_you_mean("huber_loss", ["huber", "hinge"])
+        ' Did you mean `huber`?'
+        >>> did_you_mean("wasserstein", ["huber", "hinge"])
+        ''
+    """
+    if not isinstance(given, str):
+        return ""
+    names = {_plain(name): name for name in known}
+    plain = _plain(given)
+    close = difflib.get_close_matches(plain, names, n=3, cutoff=0.75)
+    best = [name for name in names if _plain_stem(name) == _plain_stem(plain)]
+    found = list(dict.fromkeys(names[name] for name in [*best, *close]))[:3]
+    if not found:
+        return ""
+    return f" Did you mean {' or '.join(f'`{name}`' for name in found)}?"
+
+
+def _plain(name: str) -> str:
+    """A name without what people spell in more than one way."""
+    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def _plain_stem(name: str) -> str:
+    for ending in ("loss", "error"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def check_number(
@@ -88,7 +184,7 @@ def check_number(
     for name, number in numbers.items():
         value = _as_float(name, number)
         held = as_held(value)
-        fits = low <= value <= high and abs(value) < float("inf")
+        fits = low <= value <= high and abs(held) < float("inf")
         fits = fits and (is_low_allowed or min(value, held) > low)
         fits = fits and (is_high_allowed or max(value, held) < high)
         if not fits:
@@ -96,9 +192,10 @@ def check_number(
             right = "]" if is_high_allowed and high < float("inf") else ")"
             is_rounded = low < value < high and abs(value) < float("inf")
             how = f" in {keras.config.floatx()}" if is_rounded else ""
+            is_anything = low == float("-inf") and high == float("inf")
+            what = "be finite" if is_anything else f"lie in {left}{low:g}, {high:g}{right}"
             raise ValueError(
-                f"`{name}` must lie in {left}{low:g}, {high:g}{right}{how}. "
-                f"{received(**{name: repr(number)})}"
+                f"`{name}` must {what}{how}. {received(**{name: repr(number)})}"
             )
 
 
@@ -119,14 +216,20 @@ def check_positive(*, is_infinity_allowed: bool = False, **numbers: Any) -> None
 
 def as_held(number: float) -> float:
     """A number as a tensor of `keras.config.floatx()` holds it."""
-    dtype = np.float64 if keras.config.floatx() == "float64" else np.float32
+    return float(as_held_array(np.asarray(number, "float64")))
+
+
+def as_held_array(numbers: np.ndarray) -> np.ndarray:
+    """Numbers as a tensor of `keras.config.floatx()` holds them."""
+    dtype = "float64" if keras.config.floatx() == "float64" else "float32"
     with np.errstate(over="ignore", under="ignore"):
-        return float(dtype(number))
+        return numbers.astype(dtype)
 
 
 def _as_float(name: str, number: Any) -> float:
     try:
-        return float(number)
+        # `float` would read the text "0.5".
+        return float("text" if isinstance(number, (str, bytes)) else number)
     except (TypeError, ValueError):
         raise TypeError(
             f"`{name}` must be a number. {received(**{name: repr(number)})}"

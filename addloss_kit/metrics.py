@@ -10,7 +10,17 @@ import numpy as np
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_number, check_one_of, check_positive_int, received
+from addloss_kit._checks import (
+    as_bounds,
+    as_held_array,
+    check_name,
+    check_number,
+    check_one_of,
+    check_positive_int,
+    check_unique,
+    received,
+    warn_of_one_group,
+)
 from addloss_kit._types import (
     Between,
     Bounded,
@@ -44,6 +54,7 @@ class _GroupMetric(keras.metrics.Metric):
         **kwargs: Any,
     ) -> None:
         check_positive_int(num_groups=num_groups)
+        check_name(group_ids=group_ids)
         if name is None:
             name = snake_case(type(self).__name__)
             name = name if group_ids == GROUP_IDS else f"{group_ids}_{name}"
@@ -177,6 +188,7 @@ class GroupError(_GroupMetric):
                 f"{received(group_names=list(group_names), num_groups=num_groups)}"
             )
         self.group_names = None if group_names is None else [str(n) for n in group_names]
+        check_unique(group_names=self.group_names or [])
 
     def result(self) -> dict[str, Tensor]:
         means, weight = self.means()
@@ -193,7 +205,7 @@ class GroupGap(_GroupMetric):
     """Gap between the groups' mean errors over the epoch.
 
     Args:
-        num_groups: Number of groups.
+        num_groups: Number of groups, from 2.
         error: Error of a sample, as in `losses.GroupGap`.
         distance: `"squared"` or `"absolute"`.
         between: `"pairs"`, `"range"` or `"overall"`; see `functional.group_gap`.
@@ -220,6 +232,7 @@ class GroupGap(_GroupMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, **kwargs)
+        warn_of_one_group("metrics.GroupGap", num_groups)
         check_one_of(DISTANCES, distance=distance)
         check_one_of(BETWEEN, between=between)
         self.distance = distance
@@ -276,13 +289,15 @@ class BoundIsMet(_GroupMetric):
         tolerance: float = 0.02,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_groups, **kwargs)
         check_one_of(get_args(Bounded), of=of)
+        super().__init__(num_groups, **kwargs)
+        if of == "gap":
+            warn_of_one_group("BoundIsMet(of='gap')", num_groups)
         check_number(low=0.0, tolerance=tolerance)
-        bounds = np.asarray(bound, "float64")
+        bounds = as_bounds(bound)
         shapes = [(), (num_groups,)] if of == "error" else [()]
-        fits = bounds.shape in shapes and np.all(np.isfinite(bounds))
-        if not fits or np.any(bounds < 0):
+        held = as_held_array(bounds)
+        if bounds.shape not in shapes or not np.all(np.isfinite(held) & (bounds >= 0)):
             raise ValueError(
                 "`bound` must be a number, finite and at least 0; or one per group with "
                 "`of='error'`. "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 from keras import ops
 
-from addloss_kit._checks import received
+from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor
 from addloss_kit.fields import Field, snake_case
 from addloss_kit.functional.rows import own_mask, row_mean, row_weight
@@ -69,8 +70,8 @@ class PerSampleError:
         if self.loss is None:
             raise ValueError(
                 "A loss must be a name that `keras.losses.get` knows, a `keras.losses` "
-                "class or object, or a function. Check the spelling. "
-                f"{received(loss=repr(loss))}"
+                "class or object, or a function. Check the spelling."
+                f"{did_you_mean(loss, _known_names())} {received(loss=repr(loss))}"
             ) from None
 
     @property
@@ -136,15 +137,34 @@ class PerSampleError:
         Returns:
             `(error, weight)`, both `(batch,)`.
         """
+        if len(y_pred.shape) == 1 and self._averages_last_axis:
+            # It would take the rows for the outputs of one row.
+            y_true, y_pred = as_keras_target(y_true, y_pred)[:, None], y_pred[:, None]
         values, mask = self.steps(y_true, y_pred, mask)
         if len(values.shape) == 0:
-            raise ValueError(
-                "A group's error needs a loss with one value per sample. Rewrite the "
-                "loss so that it keeps the batch axis. "
-                f"{received(error=self.name, shape='()')}"
-            )
+            raise ValueError(self._no_value_per_row(y_pred))
         error = row_mean(values, mask)
         return error, row_weight(sample_weight, error, mask)
+
+    @property
+    def _averages_last_axis(self) -> bool:
+        function = getattr(self.loss, "fn", self.loss)
+        name = getattr(function, "__name__", "")
+        is_of_keras = getattr(keras.losses, name, None) is function
+        return is_of_keras and name in _ELEMENTWISE_LOSSES
+
+    def _no_value_per_row(self, y_pred: Tensor) -> str:
+        shapes = {"error": self.name, "y_pred.shape": tuple(y_pred.shape)}
+        if len(y_pred.shape) == 1:
+            return (
+                f"`{self.name}` takes the last axis of `y_pred` for the outputs or classes "
+                "of a row, so `(rows,)` leaves no axis of rows. Pass `(rows, outputs)`: "
+                f"`y[:, None]` for one output. {received(**shapes)}"
+            )
+        return (
+            "A group's error needs a loss with one value per sample. Rewrite the "
+            f"loss so that it keeps the batch axis. {received(**shapes)}"
+        )
 
     def field(self, prediction: KerasTensor) -> Field:
         """What the target must look like, given the prediction's KerasTensor."""
@@ -185,6 +205,16 @@ class PerSampleError:
     @classmethod
     def from_config(cls, config: Config) -> PerSampleError:
         return cls(deserialize_loss(config["loss"]))
+
+
+def _known_names() -> list[str]:
+    """What Keras calls its losses, and the names of the literature."""
+    of_keras = [
+        name
+        for name, loss in vars(keras.losses).items()
+        if inspect.isfunction(loss) and name not in ("get", "serialize", "deserialize")
+    ]
+    return [*_SYNONYMS, "mse", "mae", "mape", "msle", *of_keras]
 
 
 def literature_name(error: str) -> str:

@@ -9,6 +9,7 @@ import keras
 from addloss_kit._checks import received
 from addloss_kit._types import KerasTensor
 from addloss_kit.building.broadcasting import refuse_outer_products
+from addloss_kit.keras_internals.messages import own_error
 from addloss_kit.model.bindings import BoundMetric, BoundTerm
 from addloss_kit.model.endpoint import LossEndpoint
 from addloss_kit.model.training_model import TrainingModel
@@ -45,7 +46,11 @@ def assemble(
         prediction_names,
         dtype="float64" if is_double else keras.config.floatx(),
     )
-    passed = endpoint(predictions, arguments)
+    try:
+        passed = endpoint(predictions, arguments)
+    except Exception as error:
+        # Keras puts a page around the message of a loss that does not fit.
+        raise own_error(error) from None
     return TrainingModel(
         inputs,
         keras.tree.map_structure(lambda position: passed[position], outputs),

@@ -67,6 +67,10 @@ def add_metric(model: keras.Model, value: KerasTensor, *, name: str) -> Training
         TypeError: If `value` is not a KerasTensor.
         ValueError: If it is not a scalar, or needs an Input that the model lacks.
     """
+    if name is None:
+        raise ValueError(
+            f"A metric needs a `name`, its key in the history. {received(name=None)}"
+        )
     return _attach(model, value, name, None, "metric")
 
 
@@ -89,6 +93,12 @@ def _attach(
             f"A {kind} must be a scalar. Reduce it, e.g. with `keras.ops.mean(value)`. "
             f"{received(**{'value.shape': tuple(value.shape)})}"
         )
+    is_sequential = isinstance(model, keras.Sequential)
+    if is_sequential and not model.outputs:
+        raise ValueError(
+            "A Sequential must be built, so that it has an output. Start it with "
+            f"`keras.Input(shape)`. {received(model=model.name)}"
+        )
     if not getattr(model, "outputs", None):
         raise TypeError(
             "`model` must be a functional model, made with `keras.Model(inputs, outputs)`; "
@@ -110,15 +120,20 @@ def _attach(
     known = {id(tensor) for tensor in model.inputs}
     lacking = [t.name for t in input_tensors([value]) if id(t) not in known]
     if lacking:
+        outputs = "outputs[0]" if len(predictions) == 1 else "output"
         raise ValueError(
             f"The {kind} needs the Inputs {lacking}, which the model lacks. Build it with "
-            "them: `keras.Model([..., those Inputs], outputs)`. "
+            f"them: `keras.Model([*model.inputs, {', '.join(lacking)}], model.{outputs})`. "
             f"{received(inputs=[t.name for t in model.inputs])}"
         )
     taken = {bound.name for bound in bound_terms}
     if name is None:
         number = 1 + sum(isinstance(b.term, SymbolicLoss) for b in bound_terms)
         name = f"{kind}_{number}"
+    if not isinstance(name, str) or "/" in name:
+        raise ValueError(
+            f"`name` must be text without `/`, a key of the history. {received(name=name)}"
+        )
     if name in taken:
         raise ValueError(
             f"The name `{name}` is taken. Pass another `name=`. "
@@ -132,7 +147,9 @@ def _attach(
     bound_terms.append(BoundTerm(SymbolicLoss(name=name), name, weight, sources))
     return assemble(
         inputs=list(model.inputs),
-        outputs=keras.tree.pack_sequence_as(model.output, list(range(len(model.outputs)))),
+        outputs=0
+        if is_sequential  # It has no `output` until it is called as a layer.
+        else keras.tree.pack_sequence_as(model.output, list(range(len(model.outputs)))),
         predictions=predictions,
         prediction_names=names,
         arguments={**arguments, source: value},

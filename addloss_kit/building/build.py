@@ -9,7 +9,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from addloss_kit import losses as losses_module
-from addloss_kit._checks import check_number, received
+from addloss_kit._checks import check_number, did_you_mean, received
 from addloss_kit._types import KerasTensor
 from addloss_kit.building.assemble import assemble
 from addloss_kit.building.linking import Supply, Use, link, target_field
@@ -108,6 +108,11 @@ def build_training_model(
         raise ValueError(
             f"At least one loss is needed. Pass it as `losses`. {received(losses=losses)}"
         )
+    if all(isinstance(factor, float) and factor == 0 for _, factor, _ in terms):
+        raise ValueError(
+            "`loss_weights` must not be 0 for all losses, which would train nothing. Give "
+            f"one a weight. {received(loss_weights=loss_weights)}"
+        )
     links = link([*(use for *_, use in terms), *(use for _, use in watching)], supply)
     of_terms, of_metrics = links.sources[: len(terms)], links.sources[len(terms) :]
     return assemble(
@@ -134,10 +139,10 @@ def _per_output(
 ) -> dict[str | None, Any]:
     """`{output: list}` from any structure that the caller may pass."""
     if list(outputs) == [None]:
-        if isinstance(given, Mapping) and what == "losses":
+        if isinstance(given, Mapping) and what != "loss_weights":
             raise ValueError(
-                "`losses` by output name needs a predictor with several outputs. "
-                f"{received(losses=sorted(given))}"
+                f"`{what}` by output name needs a predictor with several outputs. Pass one "
+                f"or a list. {received(**{what: sorted(map(str, given))})}"
             )
         return {None: given if isinstance(given, Mapping) else _as_list(given)}
     if given is None:
@@ -146,7 +151,8 @@ def _per_output(
         unknown = [key for key in given if key not in outputs]
         if unknown:
             raise ValueError(
-                f"`{what}` names {unknown}, but the predictor's outputs are {outputs}. "
+                f"`{what}` names {unknown}, but the predictor's outputs are {outputs}."
+                f"{did_you_mean(unknown[0], map(str, outputs))} "
                 f"{received(**{what: list(given)})}"
             )
         return {
@@ -174,9 +180,9 @@ def _factors(given: Any, names: list[str]) -> list[Any]:
         unknown = [name for name in given if name not in names]
         if unknown:
             raise ValueError(
-                f"`loss_weights` names {unknown}, but the losses are {names}. To weight "
-                "classes or rows use `sample_weight`. "
-                f"{received(loss_weights=dict(given))}"
+                f"`loss_weights` names {unknown}, but the losses are {names}."
+                f"{did_you_mean(unknown[0], names)} To weight classes or rows use "
+                f"`sample_weight`. {received(loss_weights=dict(given))}"
             )
         given = [given.get(name, 1.0) for name in names]
     if not given:

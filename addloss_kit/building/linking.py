@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
-from addloss_kit._checks import received
+from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import KerasTensor
 from addloss_kit.fields import (
     SAMPLE_WEIGHT,
@@ -203,17 +203,18 @@ def _new_inputs(fields: Mapping[str, Field], supply: Supply) -> dict[str, KerasT
 
 
 def _refuse_unused(fields: Iterable[str], taken: Iterable[str], supply: Supply) -> None:
-    unknown = set(supply.overrides) - set(fields) - set(supply.features)
+    unknown = sorted(set(supply.overrides) - set(fields) - set(supply.features))
     if unknown:
         raise ValueError(
-            f"`inputs=` names {sorted(unknown)}, which no loss or metric takes. "
-            f"Expected some of {sorted(fields)}. "
+            f"`inputs=` names {unknown}, which no loss or metric takes. "
+            f"Expected some of {sorted(fields)}.{did_you_mean(unknown[0], fields)} "
             f"{received(inputs=sorted(supply.overrides))}"
         )
-    unused = set(supply.tensors) - set(taken)
+    unused = sorted(set(supply.tensors) - set(taken))
     if unused:
         raise ValueError(
-            f"`tensors=` names {sorted(unused)}, which no loss takes as an argument. "
+            f"`tensors=` names {unused}, which no loss takes as an argument. Name it after "
+            f"a parameter of the loss.{did_you_mean(unused[0], fields)} "
             f"{received(tensors=sorted(supply.tensors))}"
         )
 

@@ -41,9 +41,17 @@ def predictor_graph(predictor: Any, overrides: Mapping[str, KerasTensor]) -> Pre
     """
     if not isinstance(predictor, keras.Model):
         raise TypeError(
-            "`predictor` must be a Keras model. "
+            "`predictor` must be a Keras model. Put a layer into one: "
+            "`keras.Sequential([keras.Input(shape), layer])`. "
             f"{received(predictor=type(predictor).__name__)}"
         )
+    for name, spec in overrides.items():
+        if not isinstance(spec, keras.KerasTensor):
+            raise TypeError(
+                f"`inputs['{name}']` must be a `keras.Input`. Pass "
+                f"`inputs={{'{name}': keras.Input(shape)}}`. "
+                f"{received(**{name: type(spec).__name__})}"
+            )
     if find_endpoint(predictor) is not None:
         raise ValueError(
             "`predictor` already has losses. Extract the predictor first, with "

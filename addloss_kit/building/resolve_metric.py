@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 
+from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import KerasTensor
-from addloss_kit.fields import Field
+from addloss_kit.fields import Field, snake_case
 
 
 def as_metric(
@@ -25,7 +27,7 @@ def as_metric(
     if name in ("accuracy", "acc"):
         given = _accuracy(prediction, target)
     if not isinstance(given, keras.metrics.Metric):
-        given = keras.metrics.get(given)
+        given = _of_keras(given)
         given = given() if isinstance(given, type) else given
     name = name or getattr(given, "name", None) or given.__name__
     name = name if output is None else prefixed(name, output)
@@ -34,6 +36,30 @@ def as_metric(
     if given.name == name:
         return given
     return type(given).from_config({**given.get_config(), "name": name})
+
+
+def _of_keras(given: Any) -> Any:
+    if not isinstance(given, str) and not callable(given):
+        raise TypeError(
+            "A metric must be a name, a Keras metric or a function. Pass one of them, or a "
+            f"list of them. {received(metric=repr(given))}"
+        )
+    try:
+        return keras.metrics.get(given)
+    except ValueError:
+        raise ValueError(
+            "A metric must be a name that `keras.metrics.get` knows, a Keras metric or a "
+            f"function. Check the spelling.{did_you_mean(given, _known_names())} "
+            f"{received(metric=repr(given))}"
+        ) from None
+
+
+def _known_names() -> list[str]:
+    """What Keras calls its metrics."""
+    classes = [x for x in vars(keras.metrics).values() if isinstance(x, type)]
+    functions = [n for n, x in vars(keras.metrics).items() if inspect.isfunction(x)]
+    functions = [n for n in functions if n not in ("get", "serialize", "deserialize")]
+    return ["accuracy", *functions, *(snake_case(kind.__name__) for kind in classes)]
 
 
 def _accuracy(prediction: KerasTensor, target: Field) -> keras.metrics.Metric:

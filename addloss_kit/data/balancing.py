@@ -32,6 +32,7 @@ class BalancedPlan:
                 f"name another entry with `group_ids=`. {received(keys=list(arrays))}"
             )
         ids = arrays[name].reshape(-1)
+        _check_ids(name, ids)
         present, self._member, sizes = np.unique(
             ids, return_inverse=True, return_counts=True
         )
@@ -88,6 +89,16 @@ class BalancedPlan:
         return changed
 
 
+def _check_ids(name: str, ids: np.ndarray) -> None:
+    is_id = (ids >= -1) & (np.floor(ids) == ids) if ids.dtype.kind in "iuf" else None
+    if is_id is None or not is_id.all():
+        row = 0 if is_id is None else int(np.argmin(is_id))
+        raise ValueError(
+            f"`{name}` must be whole numbers, -1 for no group. Make them with "
+            f"`encode_groups`. {received(**{f'{name}[{row}]': repr(ids[row])})}"
+        )
+
+
 def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The share of each id that is present, including rows without a group."""
     is_group = present >= 0
@@ -100,13 +111,19 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     if isinstance(shares, bool):
         given = dict.fromkeys(ids, 1.0)
     elif isinstance(shares, Mapping):
-        given = {int(k): share for k, share in shares.items()}
+        given = dict(shares)
     else:
-        given = dict(enumerate(np.asarray(shares).tolist()))
-    if sorted(given) != ids:
+        listed = np.asarray(shares).tolist()
+        if not isinstance(listed, list):
+            raise TypeError(
+                "`balance_groups` must be True, or one share per group: a list, or a dict "
+                f"by id. {received(balance_groups=repr(shares))}"
+            )
+        given = dict(enumerate(listed))
+    if set(given) != set(ids):
         raise ValueError(
-            "`balance_groups` must have one share for each group in the data. "
-            f"{received(shares_of=sorted(given), groups=ids)}"
+            "`balance_groups` must have one share for each group in the data, by id. "
+            f"{received(shares_of=sorted(given, key=str), groups=ids)}"
         )
     # With a share of 0, a group would be in no batch.
     named: dict[str, Any] = {f"balance_groups[{k}]": v for k, v in given.items()}

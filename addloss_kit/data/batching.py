@@ -107,8 +107,14 @@ def rows_in_memory(
 ) -> Rows:
     """The rows and the order that `make_dataset` makes a dataset of."""
     check_positive_int(batch_size=batch_size)
-    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    batch_size = int(batch_size)
+    if seed is not None:
+        check_positive_int(least=-(2**63), seed=seed)
+        seed = int(seed)
+    arrays = _arrays(inputs)
     count = _rows(arrays)
+    if isinstance(balance_groups, (np.bool_, type(None))):
+        balance_groups = bool(balance_groups)
     is_balanced = not (isinstance(balance_groups, bool) and not balance_groups)
     if undo_weights and not is_balanced:
         raise ValueError(
@@ -151,8 +157,27 @@ class FollowEpoch(keras.callbacks.Callback):
         self.rows.epoch.assign(epoch)
 
 
+def _arrays(inputs: Any) -> dict[str, np.ndarray]:
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            "`inputs` must be a dict of arrays by Input name. Make it with `pack_inputs`. "
+            f"{received(inputs=type(inputs).__name__)}"
+        )
+    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise ValueError(
+                f"`{name}` must have one entry per row. Repeat it for each row. "
+                f"{received(**{f'{name}.shape': ()})}"
+            )
+    return arrays
+
+
 def _rows(arrays: Mapping[str, np.ndarray]) -> int:
     if not arrays:
-        raise ValueError(f"`inputs` must hold an array. {received(inputs={})}")
+        raise ValueError(
+            "`inputs` must hold an array. Make it with `pack_inputs`. "
+            f"{received(inputs={})}"
+        )
     check_rows(**arrays)
     return int(next(iter(arrays.values())).shape[0])

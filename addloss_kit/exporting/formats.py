@@ -160,7 +160,37 @@ def _saved_model_errors() -> tuple[type[Exception], ...]:
 
 def _write_onnx(model: keras.Model, path: pathlib.Path) -> None:
     model = _in_float32(_served(model))
-    model.export(path, "onnx", verbose=False, input_signature=_signature(model))
+    with _tensors_as_arrays(model):
+        model.export(path, "onnx", verbose=False, input_signature=_signature(model))
+
+
+@contextlib.contextmanager
+def _tensors_as_arrays(model: keras.Model) -> Iterator[None]:
+    """Attributes of layers that are tensors, as arrays.
+
+    tf2onnx makes an input of each tensor that a layer brings along, such as the mean of
+    `Normalization`. TensorFlow makes a constant of an array.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    found = [
+        (layer, name, value)
+        for layer in all_layers(model)
+        for name, value in vars(layer).items()
+        if tf.is_tensor(value)
+        and hasattr(value, "numpy")
+        and not isinstance(value, tf.Variable)
+    ]
+    try:
+        for layer, name, value in found:
+            object.__setattr__(layer, name, value.numpy())
+        yield
+    finally:
+        for layer, name, value in found:
+            object.__setattr__(layer, name, value)
 
 
 def _read_onnx(path: pathlib.Path, model: keras.Model) -> Predict:
@@ -168,6 +198,12 @@ def _read_onnx(path: pathlib.Path, model: keras.Model) -> Predict:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
+    others = [name for name in names if name not in {t.name for t in model.inputs}]
+    if others:
+        raise RuntimeError(
+            f"The converter made Inputs of the constants {others}. Let the layer keep them "
+            "as a weight or a NumPy array, not as a tensor."
+        )
     # Outputs come in the model's order; the converter chooses their names.
     return lambda rows: session.run(None, {name: rows[name] for name in names})
 

@@ -11,7 +11,13 @@ from typing import get_args
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_one_of, check_positive_int, check_rows
+from addloss_kit._checks import (
+    check_one_of,
+    check_positive_int,
+    check_rows,
+    check_same_shape,
+    received,
+)
 from addloss_kit._types import Between, Distance, Tensor
 from addloss_kit.functional.rows import as_floats
 
@@ -104,12 +110,16 @@ def group_means(error_totals: Tensor, weight_totals: Tensor) -> Tensor:
         Tensor `(num_groups,)` in the units of the error; 0 for an absent group
         (its weight is 0).
 
+    Raises:
+        ValueError: If the two have different shapes.
+
     Example:
         >>> [float(m) for m in group_means([1.0, 6.0, 0.0], [1.0, 2.0, 0.0])]
         [1.0, 3.0, 0.0]
     """
     error_totals = as_floats(error_totals)
     weights = ops.cast(ops.convert_to_tensor(weight_totals), error_totals.dtype)
+    check_same_shape(error_totals=error_totals, weight_totals=weights)
     return ops.divide_no_nan(error_totals, weights)
 
 
@@ -146,21 +156,14 @@ def group_gap(
         O(num_groups · log(num_groups)) for absolute pairs, which sort.
 
     Raises:
-        ValueError: If an option is none of those above.
+        ValueError: If an option is none of those above, or the shapes differ.
 
     Example:
         >>> float(group_gap([1.0, 3.0])), float(group_gap([1.0, 3.0], distance="absolute"))
         (4.0, 2.0)
     """
-    check_one_of(DISTANCES, distance=distance)
-    check_one_of(BETWEEN, between=between)
-    means = as_floats(means)
-    if is_present is None:
-        is_present = ops.ones_like(means, dtype="bool")
-    is_present = ops.cast(ops.convert_to_tensor(is_present), "bool")
+    means, is_present, shares = _checked(means, is_present, distance, between, shares)
     present = ops.cast(is_present, means.dtype)
-    if shares is not None:
-        shares = ops.cast(ops.convert_to_tensor(shares), means.dtype)
     count = ops.sum(present)
     if between == "range":
         highest, lowest = extremes(means, is_present)
@@ -210,21 +213,14 @@ def group_gap_slopes(
         distance has a kink, and this is one of its subgradients.
 
     Raises:
-        ValueError: If an option is none of those above.
+        ValueError: If an option is none of those above, or the shapes differ.
 
     Example:
         >>> [float(slope) for slope in group_gap_slopes([1.0, 3.0])]
         [-4.0, 4.0]
     """
-    check_one_of(DISTANCES, distance=distance)
-    check_one_of(BETWEEN, between=between)
-    means = as_floats(means)
-    if is_present is None:
-        is_present = ops.ones_like(means, dtype="bool")
-    is_present = ops.cast(ops.convert_to_tensor(is_present), "bool")
+    means, is_present, shares = _checked(means, is_present, distance, between, shares)
     present = ops.cast(is_present, means.dtype)
-    if shares is not None:
-        shares = ops.cast(ops.convert_to_tensor(shares), means.dtype)
     count = ops.sum(present)
     if between == "range":
         highest, lowest = extremes(means, is_present)
@@ -249,6 +245,32 @@ def group_gap_slopes(
     rank = ops.cast(ops.argsort(order), means.dtype)
     slopes = present * (2.0 * rank - count + 1.0)
     return ops.divide_no_nan(2.0 * slopes, count * (count - 1.0))
+
+
+def _checked(
+    means: Tensor,
+    is_present: Tensor | None,
+    distance: Distance,
+    between: Between,
+    shares: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tensors of `group_gap`, converted, all `(num_groups,)`."""
+    check_one_of(DISTANCES, distance=distance)
+    check_one_of(BETWEEN, between=between)
+    means = as_floats(means)
+    if len(means.shape) != 1:
+        raise ValueError(
+            "`means` must have one number per group, shape (num_groups,). Take them from "
+            f"`group_means`. {received(**{'means.shape': tuple(means.shape)})}"
+        )
+    if is_present is None:
+        is_present = ops.ones_like(means, dtype="bool")
+    is_present = ops.cast(ops.convert_to_tensor(is_present), "bool")
+    check_same_shape(means=means, is_present=is_present)
+    if shares is not None:
+        shares = ops.cast(ops.convert_to_tensor(shares), means.dtype)
+        check_same_shape(means=means, shares=shares)
+    return means, is_present, shares
 
 
 def extremes(means: Tensor, is_present: Tensor) -> tuple[Tensor, Tensor]:

@@ -223,7 +223,8 @@ def _as_floats(y_true: Tensor, y_pred: Tensor, *others: Tensor) -> tuple[Tensor,
     y_pred = ops.convert_to_tensor(y_pred)
     if "float" not in str(y_pred.dtype):
         raise TypeError(
-            f"`y_pred` must be a float tensor. {received(**{'y_pred.dtype': y_pred.dtype})}"
+            "`y_pred` must be a float tensor. Convert it, e.g. with `keras.ops.cast`. "
+            f"{received(**{'y_pred.dtype': y_pred.dtype})}"
         )
     dtype = at_least_floatx(y_pred)
     return tuple(

@@ -10,7 +10,13 @@ import numpy as np
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_number, check_positive, received
+from addloss_kit._checks import (
+    as_bounds,
+    as_held_array,
+    check_number,
+    check_positive,
+    received,
+)
 from addloss_kit._types import Auto, Config, ErrorLike, Shape, Tensor, Totals
 from addloss_kit.functional.groups import extremes
 from addloss_kit.losses.group_term import GroupTerm
@@ -137,9 +143,10 @@ class BoundedGroupLoss(_Constraint):
             group_ids=group_ids,
             **kwargs,
         )
-        bounds = np.asarray(bound, "float64")
-        fits = bounds.shape in ((), (num_groups,)) and np.all(np.isfinite(bounds))
-        if not fits or np.any(bounds <= 0):
+        bounds = as_bounds(bound)
+        held = as_held_array(bounds)  # 1e-50 is 0 in float32, 1e39 infinite.
+        fits = bounds.shape in ((), (num_groups,)) and np.all(np.isfinite(held))
+        if not fits or np.any(held <= 0):
             raise ValueError(
                 "`bound` must be a positive number, or one per group. "
                 f"{received(bound=bound, num_groups=num_groups)}"
@@ -196,7 +203,7 @@ class GroupGapConstraint(_Constraint):
     is not convex, so different starts may end in different optima.
 
     Args:
-        num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
+        num_groups: Number of groups K, from 2; ids lie in `[0, K)`, -1 means no group.
         bound: Number of at least 0, in the units of the error. The data cannot
             resolve a bound much smaller than the standard error of the groups' means.
         error: Error of a sample, as in `GroupGap`.
@@ -229,6 +236,7 @@ class GroupGapConstraint(_Constraint):
     """
 
     _project = staticmethod(soft_threshold)
+    is_gap = True
 
     def __init__(
         self,

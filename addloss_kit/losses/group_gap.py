@@ -55,7 +55,7 @@ class GroupGap(GroupTerm):
     the batch at hand; for the exact gap over an epoch use `metrics.GroupGap`.
 
     Args:
-        num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
+        num_groups: Number of groups K, from 2; ids lie in `[0, K)`, -1 means no group.
         error: Error of a sample: `"squared_error"`, `"absolute_error"`, or any
             Keras loss by name, class or object.
         distance: `"squared"` or `"absolute"`.
@@ -90,6 +90,8 @@ class GroupGap(GroupTerm):
         >>> float(gap([[0.0], [0.0]], [[1.0], [3.0]], [0, 1]))
         8.0
     """
+
+    is_gap = True
 
     def __init__(
         self,

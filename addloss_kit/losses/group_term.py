@@ -8,7 +8,11 @@ import keras
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_positive_int
+from addloss_kit._checks import (
+    check_name,
+    check_positive_int,
+    warn_of_one_group,
+)
 from addloss_kit._types import Config, ErrorLike, KerasTensor, Tensor, Totals
 from addloss_kit.fields import GROUP_IDS, Y_TRUE, Field, snake_case
 from addloss_kit.losses.loss_term import LossTerm
@@ -26,6 +30,9 @@ class GroupTerm(LossTerm):
             is prefixed with it, so that terms on two attributes do not collide.
     """
 
+    # Whether the term compares groups, so that one group makes no sense.
+    is_gap = False
+
     def __init__(
         self,
         num_groups: int,
@@ -36,6 +43,9 @@ class GroupTerm(LossTerm):
         **kwargs: Any,
     ) -> None:
         check_positive_int(num_groups=num_groups)
+        if self.is_gap:
+            warn_of_one_group(type(self).__name__, num_groups)
+        check_name(group_ids=group_ids)
         if name is None and group_ids != GROUP_IDS:
             name = f"{group_ids}_{snake_case(type(self).__name__)}"
         super().__init__(name=name, **kwargs)

@@ -38,6 +38,6 @@ def get(loss: Any) -> LossTerm:
         is_keras_function = getattr(keras.losses, name, None) is loss
         return KerasLoss(loss) if is_keras_function else FunctionLoss(loss)
     raise TypeError(
-        "A loss must be a name, a Keras loss, a LossTerm or a function. "
-        f"{received(loss=repr(loss))}"
+        "A loss must be a name, a Keras loss, a LossTerm or a function. Pass one of them, "
+        f"or a list of them. {received(loss=repr(loss))}"
     )

@@ -41,7 +41,7 @@ def check_momentum(momentum: float | Auto) -> float | Auto:
     if isinstance(momentum, str):
         raise ValueError(
             '`momentum` must be "auto" or a number in [0, 1). '
-            f"{received(momentum=momentum)}"
+            f"{received(momentum=repr(momentum))}"
         )
     check_number(low=0.0, high=1.0, is_high_allowed=False, momentum=momentum)
     return float(momentum)

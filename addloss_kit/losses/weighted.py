@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from addloss_kit._checks import check_one_of, received
+from addloss_kit._checks import as_held_array, check_one_of, received
 from addloss_kit._types import ArrayLike, Config, KerasTensor, Over, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE, Field
 from addloss_kit.functional import weighted as formulas
@@ -28,11 +28,17 @@ class _Weighted(LossTerm):
         super().__init__(**kwargs)
         self.weights_per_output: list[Any] | None = None
         if weights is not None:
-            array = np.asarray(weights, "float64")
-            if not np.all(np.isfinite(array)) or np.any(array < 0) or array.ndim == 0:
+            try:
+                array = np.asarray(weights, "float64")
+            except (TypeError, ValueError):
+                array = np.asarray(np.nan)
+            held = as_held_array(array)
+            is_number = np.all(np.isfinite(held)) and np.all(array >= 0)
+            # All 0 would train nothing.
+            if not is_number or array.ndim == 0 or not held.any():
                 raise ValueError(
-                    "`weights` must be finite and at least 0, one per output. "
-                    f"{received(weights=weights)}"
+                    "`weights` must be finite and at least 0, one per output, and not all "
+                    f"0. {received(weights=weights)}"
                 )
             self.weights_per_output = array.tolist()
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_positive
+from addloss_kit._checks import check_positive, received
 from addloss_kit._types import Auto, Config, ErrorLike, Shape, Tensor, Totals
 from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.multipliers import shown_by_group
@@ -79,6 +79,11 @@ class WorstGroup(GroupTerm):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_groups, error=error, group_ids=group_ids, **kwargs)
+        if isinstance(step_size, str) and step_size != AUTO:
+            raise ValueError(
+                '`step_size` must be "auto" or a positive number. '
+                f"{received(step_size=repr(step_size))}"
+            )
         if step_size != AUTO:
             check_positive(step_size=step_size)
             step_size = float(step_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from addloss_kit._checks import check_number, received
+from addloss_kit._checks import check_number, did_you_mean, received
 from addloss_kit._types import Tensor
 from addloss_kit.model.bindings import BoundTerm
 
@@ -76,16 +76,14 @@ class LossWeights(MutableMapping[str, Any]):
         ]
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._bound:
-            raise KeyError(self._unknown(name))
+        self._check_known(name)
         if name in self.schedules:
             return self.schedules[name]
         place = list(self._bound).index(name)
         return float(ops.convert_to_numpy(self._values)[place])
 
     def __setitem__(self, name: str, weight: Any) -> None:
-        if name not in self._bound:
-            raise KeyError(self._unknown(name))
+        self._check_known(name)
         if name in self.schedules or isinstance(weight, LearningRateSchedule):
             raise ValueError(
                 f"The weight of `{name}` cannot be set to or from a schedule, which is "
@@ -93,13 +91,17 @@ class LossWeights(MutableMapping[str, Any]):
                 "`build_training_model(loss_weights=...)`. "
                 f"{received(**{name: type(weight).__name__})}"
             )
-        check_number(low=-3e38, high=3e38, **{name: weight})
+        named: dict[str, Any] = {f"loss_weights['{name}']": weight}
+        check_number(**named)
         values = ops.convert_to_numpy(self._values).copy()
         values[list(self._bound).index(name)] = float(weight)
         self._values.assign(values)
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"A term cannot be taken out. Set `loss_weights['{name}'] = 0.0`.")
+        raise TypeError(
+            f"A term cannot be taken out. Set `loss_weights['{name}'] = 0.0`. "
+            f"{received(name=name)}"
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._bound)
@@ -110,5 +112,26 @@ class LossWeights(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def _unknown(self, name: str) -> str:
-        return f"No term is named `{name}`. The terms are {list(self._bound)}."
+    def update(self, other: Any = None, /, **weights: Any) -> None:
+        """Set several weights, or none if one of them is wrong."""
+        if other is not None and not isinstance(other, Mapping):
+            raise TypeError(
+                "`loss_weights` must be a dict by the name of the term: "
+                f"{list(self._bound)}. {received(loss_weights=other)}"
+            )
+        former, given = dict(self), {**(other or {}), **weights}
+        try:
+            for name, weight in given.items():
+                self[name] = weight
+        except (KeyError, TypeError, ValueError):
+            for name in set(given) & set(former) - set(self.schedules):
+                self[name] = former[name]
+            raise
+
+    def _check_known(self, name: Any) -> None:
+        if name not in self._bound:
+            known = list(self._bound)
+            raise KeyError(
+                f"No term is named `{name}`. The terms are {known}."
+                f"{did_you_mean(name, known)} {received(name=repr(name))}"
+            )

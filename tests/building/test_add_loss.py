@@ -75,6 +75,23 @@ def test_the_loss_is_the_formula(arrays):
     assert logs["loss"] == pytest.approx(_by_numpy(y, pred, W), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "scaled",
+    [lambda value: 0.25 * value, lambda value: value * 0.25],
+    ids=["left", "right"],
+)
+def test_a_value_times_a_number_is_a_loss(scaled, arrays):
+    # Keras takes the product of a tensor of the graph and a number for a sparse tensor.
+    X, y, W = arrays
+    model, value = _recipe()
+    model = alk.add_loss(model, scaled(value))
+    model.compile()
+
+    pred = alk.export_inference_model(model).predict(X, verbose=0)
+    logs = _evaluate(model, [X, y, W])
+    assert logs["loss"] == pytest.approx(0.25 * _by_numpy(y, pred, W), rel=1e-6)
+
+
 def test_named_inputs_train_alike_from_a_list_and_from_a_dict(arrays):
     X, y, W = arrays
     model, value = _recipe(**NAMES)
@@ -373,7 +390,8 @@ def test_an_input_that_the_model_lacks_is_refused_with_the_remedy():
     model = keras.Model(inp, pred)
 
     with pytest.raises(
-        ValueError, match=r"needs the Inputs \['true'\].*keras.Model\(\[..., those Inputs\]"
+        ValueError,
+        match=r"needs the Inputs \['true'\].*keras.Model\(\[\*model.inputs, true\]",
     ):
         alk.add_loss(model, ops.mean(ops.square(true - pred)))
 

@@ -293,7 +293,10 @@ def test_structures_that_do_not_fit_the_outputs_are_refused(losses, options, mes
         ({"losses": {"y": "mse"}}, r"needs a predictor with several outputs"),
         ({"losses": "mse", "loss_weights": [1.0, 2.0]}, r"one number per loss"),
         ({"losses": "mse", "loss_weights": {"mae": 1.0}}, r"names \['mae'\], but the"),
-        ({"losses": "mse", "loss_weights": [float("nan")]}, r"`loss_weights` must lie in"),
+        (
+            {"losses": "mse", "loss_weights": [float("nan")]},
+            r"`loss_weights` must be finite",
+        ),
         ({"losses": "mse", "metrics": ["mae", "mae"]}, r"Two of the metrics are named"),
     ],
 )

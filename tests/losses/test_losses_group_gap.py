@@ -26,9 +26,14 @@ def a_model(term, outputs=1, **options):
     return predictor, model
 
 
+# One group is told of (tests/test_edges.py), and works.
+ONE_GROUP = "ignore:.*with one group it is always 0:UserWarning"
+
+
 # momentum=0: the plug-in --------------------------------------------------------
 
 
+@pytest.mark.filterwarnings(ONE_GROUP)
 @pytest.mark.parametrize("distance", ["squared", "absolute"])
 @pytest.mark.parametrize("between", ["pairs", "range", "overall"])
 @pytest.mark.parametrize("num_groups", [1, 2, 5])
@@ -103,6 +108,7 @@ def test_an_absent_group_is_left_out_or_taken_as_zero_by_name():
     assert float(zero_error(y, y_pred, ids)) == 16.0
 
 
+@pytest.mark.filterwarnings(ONE_GROUP)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("distance", ["squared", "absolute"])
 @pytest.mark.parametrize(
