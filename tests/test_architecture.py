@@ -18,6 +18,7 @@ ROOT = pathlib.Path(addloss_kit.__file__).parent
 FLOORS = (
     ("_types",),
     ("_version", "_checks", "fields", "atomic"),
+    ("_renamed",),
     ("keras_internals",),
     ("functional", "serialization"),
     ("per_sample_error", "data"),
@@ -184,7 +185,7 @@ def test_the_package_shows_its_public_names_only():
 PRIVATE = re.compile(
     r"\b(_keras_history|_inbound_nodes|_flatten_layers|_loss_tracker|_compile_loss"
     r"|_compile_metrics|_use_cached_eval_dataset|_maybe_symbolic_build|_fn_kwargs"
-    r"|get_keras_mask|keras\.src|convert_phase|onnxruntime_pybind11_state)\b"
+    r"|get_keras_mask|set_keras_mask|keras\.src|convert_phase|onnxruntime_pybind11_state)\b"
     r"|[\"']_fn[\"']|layer, [\"']_losses[\"']"
 )
 

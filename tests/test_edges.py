@@ -32,7 +32,7 @@ REFUSED = {
     "1 in float32, of a bound": lambda: losses.BoundedGroupLoss(
         2, bound=1.0, momentum=0.99999999
     ),
-    "infinite price": lambda: losses.AsymmetricAbsoluteError(over=INF),
+    "infinite price": lambda: losses.AsymmetricAbsoluteError(over_price=INF),
     "no confidence": lambda: a_report(0.0),
     "certainty": lambda: a_report(1.0),
 }

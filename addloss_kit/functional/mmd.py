@@ -12,6 +12,7 @@ from addloss_kit._checks import (
     check_positive_int,
     check_rows,
 )
+from addloss_kit._renamed import renamed
 from addloss_kit._types import Kernel, Tensor
 from addloss_kit.functional.groups import group_segments
 from addloss_kit.functional.rows import (
@@ -23,6 +24,7 @@ from addloss_kit.functional.rows import (
 KERNELS = get_args(Kernel)
 
 
+@renamed(length="bandwidth")
 def group_mmd(
     y_pred: Tensor,
     group_ids: Tensor,
@@ -31,7 +33,7 @@ def group_mmd(
     num_groups: int,
     mask: Tensor | None = None,
     kernel: Kernel = "gaussian",
-    length: float | None = None,
+    bandwidth: float | None = None,
 ) -> Tensor:
     r"""Squared maximum mean discrepancy between groups, the mean over pairs.
 
@@ -43,7 +45,7 @@ def group_mmd(
 
     with means weighted by the products of the rows' weights. No row is paired with
     itself, so small batches are not biased upwards: the expectation is the value of
-    all rows, and a batch's value may be negative. This holds for a fixed `length`.
+    all rows, and a batch's value may be negative. This holds for a fixed `bandwidth`.
 
     Args:
         y_pred: Float tensor `(batch,)` or `(batch, …)`; the distance between two
@@ -57,7 +59,7 @@ def group_mmd(
             without any is excluded.
         kernel: `"gaussian"`, $\exp(-d^2 / 2\ell^2)$, or `"laplacian"`,
             $\exp(-d / \ell)$, with $d$ the distance between two rows.
-        length: ℓ, in the units of `y_pred`. Defaults to the root mean square
+        bandwidth: ℓ, in the units of `y_pred`. Defaults to the root mean square
             distance between the batch's rows, without gradient: then the value does
             not depend on units, but slightly on the batch.
 
@@ -77,13 +79,13 @@ def group_mmd(
 
     Example:
         >>> y_pred, ids = [0.0, 0.0, 9.0, 9.0], [0, 0, 1, 1]
-        >>> round(float(group_mmd(y_pred, ids, num_groups=2, length=1.0)), 4)
+        >>> round(float(group_mmd(y_pred, ids, num_groups=2, bandwidth=1.0)), 4)
         2.0
     """
     check_positive_int(num_groups=num_groups)
     check_one_of(KERNELS, kernel=kernel)
-    if length is not None:
-        check_positive(length=length)
+    if bandwidth is not None:
+        check_positive(bandwidth=bandwidth)
     y_pred = as_floats(y_pred)
     segments = group_segments(group_ids, num_groups)
     counts = None
@@ -115,7 +117,7 @@ def group_mmd(
     num = ops.sum(ops.cast(has_partner[:num_groups], weight.dtype))
 
     is_used = ops.cast(ops.take(has_partner, segments), weight.dtype) * weight
-    similarity = _similarity(rows, counts, is_used, kernel, length)
+    similarity = _similarity(rows, counts, is_used, kernel, bandwidth)
     is_same = ops.cast(segments[:, None] == segments[None, :], weight.dtype)
     is_other_row = 1.0 - ops.eye(ops.shape(rows)[0], dtype=weight.dtype)
     within = ops.divide_no_nan(is_used, ops.take(pairs, segments))
@@ -137,21 +139,21 @@ def _similarity(
     counts: Tensor | None,
     weight: Tensor,
     kernel: Kernel,
-    length: float | None,
+    bandwidth: float | None,
 ) -> Tensor:
     """The kernel of every pair of rows, `(batch, batch)`."""
     difference = rows[:, None, :] - rows[None, :, :]
     if counts is not None:
         difference = difference * counts[:, None, :] * counts[None, :, :]
     square = ops.sum(ops.square(difference), axis=-1)
-    if length is None:
+    if bandwidth is None:
         both = weight[:, None] * weight[None, :]
         apart = ops.sum(both) - ops.sum(ops.square(weight))
         mean = ops.divide_no_nan(ops.sum(both * square), apart)
-        # If all rows are equal, any length works.
+        # If all rows are equal, any bandwidth works.
         scale = ops.stop_gradient(ops.where(mean > 0, mean, ops.ones_like(mean)))
     else:
-        scale = float(length) ** 2
+        scale = float(bandwidth) ** 2
     if kernel == "gaussian":
         return ops.exp(-0.5 * square / scale)
     # The slope of the distance is infinite at 0, so use a stand-in there.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from addloss_kit._renamed import renamed
 from addloss_kit._types import Tensor
 from addloss_kit.keras_internals.masks import mask_of
 
 
-def align_weight(weight: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Bring `weight` to the rank of `values`, matching leading axes.
+@renamed(weight="sample_weight")
+def align_weight(
+    sample_weight: Tensor, values: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Bring `sample_weight` to the rank of `values`, matching leading axes.
 
     A weight with fewer axes than the values is broadcast along the missing ones: a
     weight per row applies to every step and element of the row. A weight with more
@@ -18,7 +22,7 @@ def align_weight(weight: Tensor, values: Tensor, mask: Tensor | None = None) -> 
     by their mean. Masked steps do not count in that mean.
 
     Args:
-        weight: Tensor `(batch,)`, `(batch, time)`, `(batch, time, outputs)`, …
+        sample_weight: Tensor `(batch,)`, `(batch, time)`, `(batch, time, outputs)`, …
         values: Tensor of the target rank.
         mask: Optional boolean tensor `(batch, …)`; where it is false, a weight does
             not count in a mean.
@@ -32,8 +36,8 @@ def align_weight(weight: Tensor, values: Tensor, mask: Tensor | None = None) -> 
         >>> float(align_weight(weight, ops.zeros(1), mask)[0])
         2.0
     """
-    values, weight = ops.convert_to_tensor(values), ops.convert_to_tensor(weight)
-    weight = ops.cast(weight, at_least_floatx(values))
+    values = ops.convert_to_tensor(values)
+    weight = ops.cast(ops.convert_to_tensor(sample_weight), at_least_floatx(values))
     rank, wanted = len(weight.shape), len(values.shape)
     if rank > wanted:
         axes = tuple(range(wanted, rank))

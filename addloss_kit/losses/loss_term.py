@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from addloss_kit._checks import received
-from addloss_kit._types import KerasTensor, Shape, Tensor, Totals
+from addloss_kit._renamed import with_new_names
+from addloss_kit._types import Config, KerasTensor, Shape, Tensor, Totals
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
 from addloss_kit.keras_internals.replicas import sum_over_replicas
 
@@ -123,6 +124,10 @@ class LossTerm(keras.layers.Layer):
         """
         kwargs.setdefault("aggregation", "only_first_replica")
         return super().add_weight(*args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Any:
+        return super().from_config(with_new_names(cls, config))
 
     def compute_loss(
         self, training: bool = False, loss_weight: float | Tensor = 1.0, /, **arguments: Any

@@ -17,6 +17,7 @@ from addloss_kit.keras_internals.graph import (
     position,
     producer,
 )
+from addloss_kit.keras_internals.masks import lost_mask, set_mask
 from addloss_kit.model.bindings import BoundTerm
 from addloss_kit.model.loss_weights import LossWeights
 
@@ -39,7 +40,9 @@ class LossEndpoint(keras.layers.Layer):
 
     Call arguments:
         predictions: List of tensors `(batch, …)`.
-        arguments: Dict of tensors by name of the Input or intermediate tensor.
+        arguments: Dict of tensors by name of the Input or intermediate tensor; also the
+            masks that layers on the way to a prediction have lost, which a symbolic call
+            adds by itself.
 
     Returns:
         The predictions, unchanged.
@@ -79,6 +82,23 @@ class LossEndpoint(keras.layers.Layer):
         self.loss_weights = LossWeights(self, self.bound_terms)
         self.built = True
 
+    def __call__(
+        self,
+        predictions: Sequence[Tensor],
+        arguments: Mapping[str, Tensor],
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        # Also when a file is loaded, which an earlier Keras may have written.
+        if all(isinstance(tensor, keras.KerasTensor) for tensor in predictions):
+            arguments = {**self._lost_masks(predictions), **arguments}
+            arguments = {name: _dense(tensor) for name, tensor in arguments.items()}
+        passed: list[Tensor] = super().__call__(predictions, arguments, **kwargs)
+        return passed
+
+    def _lost_masks(self, predictions: Sequence[KerasTensor]) -> dict[str, KerasTensor]:
+        masks = {n: lost_mask(t) for n, t in zip(self.prediction_names, predictions)}
+        return {_mask_name(name): mask for name, mask in masks.items() if mask is not None}
+
     def call(
         self,
         predictions: Sequence[Tensor],
@@ -86,7 +106,11 @@ class LossEndpoint(keras.layers.Layer):
         predictions_mask: Sequence[Tensor | None] | None = None,
         training: bool | None = None,
     ) -> list[Tensor]:
-        masks = predictions_mask or [None] * len(predictions)
+        masks = list(predictions_mask or [None] * len(predictions))
+        for place, name in enumerate(self.prediction_names):
+            if (mask := arguments.get(_mask_name(name))) is not None:
+                masks[place] = mask
+                set_mask(predictions[place], mask)  # for the metrics
         named = dict(arguments)
         named.update(zip(self.prediction_names, predictions))
         named = {name: self._widen(x) for name, x in named.items()}
@@ -177,6 +201,18 @@ def endpoint_call(model: keras.Model) -> tuple[list[KerasTensor], dict[str, Kera
         )
     (predictions, arguments), _ = call_arguments(model.outputs[0])
     return list(predictions), dict(arguments)
+
+
+def _dense(tensor: KerasTensor) -> KerasTensor:
+    """A dense computed tensor: Keras takes its product with a number for sparse."""
+    if not tensor.sparse or isinstance(producer(tensor), keras.layers.InputLayer):
+        return tensor
+    return ops.convert_to_tensor(tensor, dtype=tensor.dtype, sparse=False)
+
+
+def _mask_name(prediction: str) -> str:
+    # With spaces, so that it cannot be the name of a loss's argument.
+    return f"mask of {prediction}"
 
 
 def bypass(value: KerasTensor) -> KerasTensor:

@@ -36,7 +36,7 @@ def as_groups(
     is_categorical = hasattr(getattr(group_ids, "dtype", None), "categories")
     is_integer = array.dtype.kind in "iu" and array.ndim > 0 and not is_categorical
     if not is_integer or array.size != array.shape[0]:
-        ids, known = encode_groups(group_ids, names=names)
+        ids, known = encode_groups(group_ids, group_names=names)
         return ids.astype("int64"), known
     ids = array.reshape(-1).astype("int64")
     num_groups = int(ids.max(initial=-1)) + 1 if names is None else len(names)

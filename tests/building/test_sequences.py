@@ -8,6 +8,10 @@ from keras import ops
 import addloss_kit as alk
 
 ROWS, STEPS, FEATURES, OUTPUTS = 9, 5, 3, 2
+# From Keras 3.16 on, a recurrent layer says that it passes no mask on.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*was passed an input with a mask attached to it:UserWarning"
+)
 registered = keras.saving.register_keras_serializable("addloss_kit_tests")
 
 

@@ -84,30 +84,32 @@ def test_three_columns_agree_with_pandas_ngroup(rng):
 
 def test_fixed_names_give_test_data_the_ids_of_training():
     _, names = encode_groups(["c", "a", "b"])
-    ids, again = encode_groups(pd.Series(["b", None, "b"]), names=names)
+    ids, again = encode_groups(pd.Series(["b", None, "b"]), group_names=names)
     assert ids.tolist() == [1, -1, 1]
     assert again == names == ["a", "b", "c"]
 
 
 def test_fixed_names_hold_for_numbers_that_a_missing_entry_made_floats():
     _, names = encode_groups(np.array([3, 7]))
-    assert encode_groups(np.array([7.0, np.nan]), names=names)[0].tolist() == [1, -1]
+    assert encode_groups(np.array([7.0, np.nan]), group_names=names)[0].tolist() == [1, -1]
 
 
 def test_fixed_names_hold_for_intersections():
     frame = pd.DataFrame({"sex": ["F", "M", "M"], "old": [True, False, True]})
     _, names = encode_groups(frame)
-    assert encode_groups(frame.iloc[[2]], names=names)[0].tolist() == [2]
+    assert encode_groups(frame.iloc[[2]], group_names=names)[0].tolist() == [2]
 
 
 def test_an_unknown_label_is_named_with_its_row():
-    with pytest.raises(ValueError, match=r"be in `names`.*labels\[1\]='x', names=\['a'\]"):
-        encode_groups(["a", "x"], names=["a"])
+    with pytest.raises(
+        ValueError, match=r"be in `group_names`.*labels\[1\]='x', group_names=\['a'\]"
+    ):
+        encode_groups(["a", "x"], group_names=["a"])
 
 
 def test_an_unseen_category_need_not_be_in_names():
     labels = pd.Categorical(["a"], ["a", "never"])
-    assert encode_groups(labels, names=["a"])[0].tolist() == [0]
+    assert encode_groups(labels, group_names=["a"])[0].tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_what_is_no_column_of_labels_is_refused(labels, message):
 
 def test_equal_names_are_refused():
     with pytest.raises(ValueError, match="differ from one another"):
-        encode_groups(["a"], names=["a", "a"])
+        encode_groups(["a"], group_names=["a", "a"])
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-9, 9), st.text(max_size=2)), max_size=30))

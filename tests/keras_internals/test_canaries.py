@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import addloss_kit as alk
+from addloss_kit.keras_internals.masks import lost_mask, mask_of
 
 IS_TORCH = keras.backend.backend() == "torch"
 
@@ -187,6 +188,38 @@ def test_get_keras_mask_gives_the_mask_of_an_output():
     assert get_keras_mask(keras.ops.convert_to_tensor(rows)) is None, "get_keras_mask"
 
 
+def test_set_keras_mask_sets_the_mask_that_get_keras_mask_gives():
+    try:
+        from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+    except ImportError as error:
+        pytest.fail(f"set_keras_mask: {error}")
+    tensor = keras.ops.ones((1, 2, 1))
+
+    set_keras_mask(tensor, keras.ops.convert_to_tensor([[True, False]]))
+
+    mask = keras.ops.convert_to_numpy(get_keras_mask(tensor))
+    np.testing.assert_array_equal(mask, [[True, False]], "set_keras_mask")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*was passed an input with a mask attached to it:UserWarning"
+)
+@pytest.mark.parametrize("supports_masking", [True, False])
+def test_a_recurrent_layer_computes_the_mask_that_supports_masking_sets(supports_masking):
+    # No private name, but what `lost_mask` makes up for: from Keras 3.16 on the attribute
+    # is false, and `compute_mask` still tells what the mask of the output should be.
+    masked = keras.layers.Masking()(keras.Input((3, 2)))
+    lstm = keras.layers.LSTM(2, return_sequences=True)
+    lstm.supports_masking = supports_masking
+    output = lstm(masked)
+
+    mask = mask_of(masked)
+    assert isinstance(mask, keras.KerasTensor)
+    assert mask_of(output) is (mask if supports_masking else None)
+    assert lstm.compute_mask(masked, mask) is mask
+    assert lost_mask(output) is (None if supports_masking else mask)
+
+
 def test_the_litert_converter_raises_converter_error():
     tf = pytest.importorskip("tensorflow")
     try:
@@ -262,3 +295,32 @@ def test_setting_train_function_and_test_function_replaces_the_steps():
     rows = np.ones((4, 3)), np.ones((4, 1))
     model.fit(*rows, validation_data=rows, verbose=0)
     assert calls == ["train_function", "test_function"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's own")
+def test_get_jax_state_returns_the_lists_that_were_asked_for_in_their_order():
+    model = a_model()
+    model.train_on_batch(np.ones((2, 3)), np.ones((2, 1)))
+
+    message = "Trainer._get_jax_state"
+    assert hasattr(model, "_get_jax_state"), message
+    names = (
+        "trainable_variables",
+        "non_trainable_variables",
+        "optimizer_variables",
+        "metrics_variables",
+    )
+    state = model._get_jax_state(**dict.fromkeys(reversed(names), True))
+    expected = [
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    ]
+    for found, variables in zip(state, expected, strict=True):
+        assert len(found) == len(variables), message
+    # What `jax_state_sync` reads.
+    model._jax_state = {"trainable_variables": [0 * v for v in state[0]]}
+    model._jax_state_synced = False
+    model.jax_state_sync()
+    assert not np.any(keras.ops.convert_to_numpy(model.trainable_variables[0])), message

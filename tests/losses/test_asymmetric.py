@@ -26,7 +26,7 @@ def _price(y_true, y_pred, over, under):
 
 
 def test_it_is_four_times_the_pinball_loss_at_a_quarter(targets, predictions):
-    value = float(AsymmetricAbsoluteError(over=3, under=1)(targets, predictions))
+    value = float(AsymmetricAbsoluteError(3, 1)(targets, predictions))
 
     # A price of 3 above and 1 below is 4 · (0.75 above, 0.25 below).
     expected = 4 * mean_pinball_loss(targets, predictions, alpha=0.25)
@@ -34,7 +34,7 @@ def test_it_is_four_times_the_pinball_loss_at_a_quarter(targets, predictions):
 
 
 def test_equal_prices_of_one_are_the_mean_absolute_error(targets, predictions):
-    value = float(AsymmetricAbsoluteError(over=1, under=1)(targets, predictions))
+    value = float(AsymmetricAbsoluteError(1, 1)(targets, predictions))
 
     assert value == pytest.approx(mean_absolute_error(targets, predictions), rel=1e-6)
 
@@ -129,7 +129,7 @@ def test_the_best_constant_is_the_quantile_of_the_prices(rng):
     # No input but a constant: what is learnt is the bias alone.
     layer = keras.layers.Dense(1, kernel_initializer="zeros")
     predictor = keras.Sequential([keras.Input((1,)), layer])
-    model = alk.build_training_model(predictor, AsymmetricAbsoluteError(over=3, under=1))
+    model = alk.build_training_model(predictor, AsymmetricAbsoluteError(3, 1))
     schedule = keras.optimizers.schedules.CosineDecay(0.05, steps)
     model.compile(keras.optimizers.Adam(schedule))
 
@@ -146,7 +146,7 @@ def test_a_linear_model_ends_at_the_weights_of_the_linear_programme(rng):
     x = rng.normal(2.0, 1.0, (20, 2)).astype("float32")
     y = (x @ [1.0, 2.0] + rng.normal(0, 0.5, 20)).astype("float32")
     predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
-    model = alk.build_training_model(predictor, AsymmetricAbsoluteError(over=3, under=1))
+    model = alk.build_training_model(predictor, AsymmetricAbsoluteError(3, 1))
     steps = 600
     schedule = keras.optimizers.schedules.CosineDecay(0.1, steps)
     model.compile(keras.optimizers.Adam(schedule))
@@ -165,7 +165,9 @@ def test_a_linear_model_ends_at_the_weights_of_the_linear_programme(rng):
 
 def test_it_survives_save_and_reload_with_its_prices(targets, predictions, tmp_path):
     predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
-    model = alk.build_training_model(predictor, AsymmetricAbsoluteError(over=5, under=0.5))
+    model = alk.build_training_model(
+        predictor, AsymmetricAbsoluteError(over_price=5, under_price=0.5)
+    )
     data = alk.pack_inputs(model, predictions, targets)
     model.compile()
 
@@ -176,10 +178,10 @@ def test_it_survives_save_and_reload_with_its_prices(targets, predictions, tmp_p
     expected = model.evaluate(data, verbose=0)
     assert reloaded.evaluate(data, verbose=0) == pytest.approx(expected, rel=1e-6)
     (term,) = reloaded.endpoint.terms
-    assert (term.over, term.under) == (5.0, 0.5)
+    assert (term.over_price, term.under_price) == (5.0, 0.5)
 
 
-@pytest.mark.parametrize("prices", [{"over": -1}, {"under": float("inf")}])
+@pytest.mark.parametrize("prices", [{"over_price": -1}, {"under_price": float("inf")}])
 def test_a_price_that_is_negative_or_infinite_is_refused(prices):
     with pytest.raises(ValueError, match=f"`{next(iter(prices))}` must lie in"):
         AsymmetricAbsoluteError(**prices)

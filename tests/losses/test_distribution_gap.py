@@ -22,7 +22,9 @@ def test_it_is_the_u_statistic_of_the_loops(kernel, num_groups, outputs, rng):
     weight = rng.uniform(0, 2, size=24).astype("float32")
     weight[3] = 0
 
-    value = group_mmd(y_pred, ids, weight, num_groups=num_groups, kernel=kernel, length=0.7)
+    value = group_mmd(
+        y_pred, ids, weight, num_groups=num_groups, kernel=kernel, bandwidth=0.7
+    )
 
     expected = oracles.group_mmd(y_pred, ids, weight, num_groups, kernel, 0.7)
     assert float(value) == pytest.approx(expected, abs=2e-6)
@@ -34,7 +36,7 @@ def test_without_weights_the_gaussian_one_is_that_of_scikit_learn(rng):
     a, b = rng.normal(size=(7, 2)), rng.normal(size=(5, 2)) + 1
 
     value = group_mmd(
-        np.r_[a, b].astype("float32"), [0] * 7 + [1] * 5, num_groups=2, length=0.8
+        np.r_[a, b].astype("float32"), [0] * 7 + [1] * 5, num_groups=2, bandwidth=0.8
     )
 
     gamma = 1 / (2 * 0.8**2)
@@ -52,12 +54,12 @@ def test_the_mean_over_all_batches_is_the_value_of_all_rows(rng):
     ids = np.array([0] * 4 + [1] * 4)
 
     values = [
-        float(group_mmd(y_pred[[*a, *b]], ids[[*a, *b]], num_groups=2, length=1.0))
+        float(group_mmd(y_pred[[*a, *b]], ids[[*a, *b]], num_groups=2, bandwidth=1.0))
         for a in itertools.combinations(range(4), 2)
         for b in itertools.combinations(range(4, 8), 2)
     ]
 
-    everything = float(group_mmd(y_pred, ids, num_groups=2, length=1.0))
+    everything = float(group_mmd(y_pred, ids, num_groups=2, bandwidth=1.0))
     assert np.mean(values) == pytest.approx(everything, abs=1e-6)
     assert min(values) < 0 < everything
 
@@ -69,7 +71,7 @@ def test_without_two_groups_of_two_rows_nothing_is_pushed(ids):
     y_pred = np.array([0.0, 1.0, 2.0, 3.0], "float32")
 
     def value(at):
-        return group_mmd(at, ids, num_groups=4, length=1.0)
+        return group_mmd(at, ids, num_groups=4, bandwidth=1.0)
 
     assert float(value(y_pred)) == 0
     np.testing.assert_array_equal(gradient(value, y_pred), np.zeros(4))
@@ -79,17 +81,17 @@ def test_a_group_with_one_row_leaves_the_others_as_they_are(rng):
     y_pred = rng.normal(size=9).astype("float32")
     ids = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
 
-    with_it = group_mmd(y_pred, ids, num_groups=3, length=1.0)
-    without = group_mmd(y_pred[:8], ids[:8], num_groups=2, length=1.0)
+    with_it = group_mmd(y_pred, ids, num_groups=3, bandwidth=1.0)
+    without = group_mmd(y_pred[:8], ids[:8], num_groups=2, bandwidth=1.0)
 
     assert float(with_it) == pytest.approx(float(without), abs=1e-6)
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
-@pytest.mark.parametrize("length", [None, 1.0])
-def test_equal_predictions_have_no_gap_and_a_finite_gradient(kernel, length):
+@pytest.mark.parametrize("bandwidth", [None, 1.0])
+def test_equal_predictions_have_no_gap_and_a_finite_gradient(kernel, bandwidth):
     def value(at):
-        return group_mmd(at, [0, 0, 1, 1], num_groups=2, kernel=kernel, length=length)
+        return group_mmd(at, [0, 0, 1, 1], num_groups=2, kernel=kernel, bandwidth=bandwidth)
 
     same = np.full(4, 3.0, "float32")
 
@@ -98,7 +100,7 @@ def test_equal_predictions_have_no_gap_and_a_finite_gradient(kernel, length):
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
-def test_without_a_length_units_do_not_matter(kernel, rng):
+def test_without_a_bandwidth_units_do_not_matter(kernel, rng):
     y_pred = rng.normal(size=12).astype("float32")
     ids = np.arange(12) % 2
 
@@ -116,9 +118,11 @@ def test_padding_order_and_scale_of_weights_do_not_matter(rng):
     padded_ids = np.r_[ids, [0, 1, 2]][order]
     padded_weight = np.r_[3 * weight, [0.0] * 3].astype("float32")[order]
 
-    for length in (1.0, None):
-        one = group_mmd(y_pred, ids, weight, num_groups=3, length=length)
-        other = group_mmd(padded, padded_ids, padded_weight, num_groups=3, length=length)
+    for bandwidth in (1.0, None):
+        one = group_mmd(y_pred, ids, weight, num_groups=3, bandwidth=bandwidth)
+        other = group_mmd(
+            padded, padded_ids, padded_weight, num_groups=3, bandwidth=bandwidth
+        )
         assert float(other) == pytest.approx(float(one), abs=2e-6)
 
 
@@ -153,7 +157,7 @@ def test_training_makes_predictions_tell_less_about_the_group(rng):
 
 
 def test_the_term_takes_weights_ids_of_no_group_and_survives_its_config(rng):
-    term = GroupDistributionGap(2, kernel="laplacian", length=0.5, group_ids="site")
+    term = GroupDistributionGap(2, kernel="laplacian", bandwidth=0.5, group_ids="site")
     again = GroupDistributionGap.from_config(term.get_config())
     y_pred = rng.normal(size=(8, 2)).astype("float32")
     ids = np.array([0, 1, 0, 1, -1, 0, 1, -1])
@@ -171,8 +175,8 @@ def test_the_term_takes_weights_ids_of_no_group_and_survives_its_config(rng):
     ("options", "message"),
     [
         ({"kernel": "linear"}, "argument `kernel`"),
-        ({"length": 0.0}, "`length` must be positive"),
-        ({"length": -1.0}, "`length` must be positive"),
+        ({"bandwidth": 0.0}, "`bandwidth` must be positive"),
+        ({"bandwidth": -1.0}, "`bandwidth` must be positive"),
     ],
 )
 def test_options_that_are_none_are_refused(options, message):

@@ -177,7 +177,7 @@ def of_distributions(term, named):
     square = sum(
         weight[i] * weight[j] * ((y_pred[i] - y_pred[j]) ** 2).sum() for i, j in pairs
     )
-    length = term.length or np.sqrt(square / total)
+    length = term.bandwidth or np.sqrt(square / total)
 
     def function(y_pred):
         return oracles.group_mmd(y_pred, ids, weight, GROUPS, term.kernel, length)
@@ -203,7 +203,7 @@ def terms():
         alk.losses.BoundedGroupLoss(GROUPS, bound=[0.3, 0.5, 9.0], name="near_bounds"),
         alk.losses.GroupGapConstraint(GROUPS, bound=0.1, penalty=3.0, name="near_gap"),
         alk.losses.GroupDistributionGap(GROUPS, kernel="laplacian", name="laplacian"),
-        alk.losses.GroupDistributionGap(GROUPS, length=0.8, name="with_length"),
+        alk.losses.GroupDistributionGap(GROUPS, bandwidth=0.8, name="with_length"),
     ]
     return {term.name: term for term in every_term.every_term() + with_options}
 

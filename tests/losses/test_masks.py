@@ -41,7 +41,7 @@ TERMS = {
     "gap constraint": lambda: alk.losses.GroupGapConstraint(GROUPS, bound=0.001),
     "distributions": lambda: alk.losses.GroupDistributionGap(GROUPS),
     "distributions, laplacian": lambda: alk.losses.GroupDistributionGap(
-        GROUPS, kernel="laplacian", length=1.0
+        GROUPS, kernel="laplacian", bandwidth=1.0
     ),
 }
 # These take a weight per element only.
@@ -208,7 +208,7 @@ def test_group_errors_with_a_mask_are_those_of_a_plain_loop(rank, rng):
 def test_two_rows_are_compared_on_the_steps_that_both_have():
     y_pred = ops.convert_to_tensor([[1.0, 5.0], [1.0, 9.0], [3.0, 0.0], [3.0, 0.0]])
     mask = ops.convert_to_tensor([[1, 0], [1, 0], [1, 1], [1, 1]])
-    options = {"num_groups": 2, "length": 1.0}
+    options = {"num_groups": 2, "bandwidth": 1.0}
     ids = [0, 0, 1, 1]
     masked = alk.functional.group_mmd(y_pred, ids, mask=mask, **options)
     first_step = alk.functional.group_mmd(y_pred[:, :1], ids, **options)

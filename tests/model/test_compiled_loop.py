@@ -328,6 +328,8 @@ def test_what_wraps_an_optimizer_works_in_the_loop(make_optimizer, loops):
     assert_alike(by_loop, by_keras)
 
 
+# From Keras 3.16 on, a recurrent layer says that it passes no mask on.
+@pytest.mark.filterwarnings("ignore:.*was passed an input with a mask attached:UserWarning")
 def test_a_recurrent_net_on_masked_sequences_trains_alike(loops):
     def train(**compile_arguments):
         keras.utils.set_random_seed(0)
