@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from addloss_kit._checks import check_rows, received
+from addloss_kit._renamed import renamed
 from addloss_kit._types import ArrayLike
 from addloss_kit.data.conversion import check_same_index, columns_of, is_missing
 
 _SEPARATOR = " & "
 
 
+@renamed(names="group_names")
 def encode_groups(
-    labels: ArrayLike, *, names: Sequence[Any] | None = None
+    labels: ArrayLike, *, group_names: Sequence[Any] | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """Assign group ids to labels.
 
@@ -34,7 +36,7 @@ def encode_groups(
             columns, a list of arrays, or a 2-D array `(rows, columns)`. `None`, NaN,
             `pandas.NA` and NaT mean "no group", and so does a row in which any of
             several columns is missing.
-        names: The group names from an earlier call. Ids then index this list, so
+        group_names: The group names from an earlier call. Ids then index this list, so
             that test data get the ids of the training data.
 
     Returns:
@@ -42,15 +44,15 @@ def encode_groups(
         names by id; `num_groups` is its length.
 
     Raises:
-        ValueError: If a label is not in `names`, columns differ in length, or names
-            repeat, two combinations of labels read the same, or two pandas columns have
-            different indexes.
+        ValueError: If a label is not in `group_names`, columns differ in length,
+            names repeat, two combinations of labels read the same, or two pandas
+            columns have different indexes.
 
     Example:
         >>> ids, names = encode_groups(["m", "f", None, "m"])
         >>> ids.tolist(), names
         ([1, 0, -1, 1], ['f', 'm'])
-        >>> encode_groups(["m"], names=names)[0].tolist()
+        >>> encode_groups(["m"], group_names=names)[0].tolist()
         [1]
         >>> encode_groups({"sex": ["f", "m"], "over_30": [True, False]})[1]
         ['f & True', 'm & False']
@@ -61,21 +63,28 @@ def encode_groups(
     check_rows(**{f"column {i} of labels": codes for i, (codes, _) in enumerate(columns)})
     codes, texts = columns[0] if len(columns) == 1 else _intersections(columns)
     _refuse_equal_names(texts)
-    if names is None:
+    if group_names is None:
         return codes.astype("int32"), texts
-    fixed = [_text(name) for name in names]
+    if isinstance(group_names, str):
+        raise TypeError(
+            f"`group_names` must be a list of names. Pass `[{group_names!r}]`. "
+            f"{received(group_names=repr(group_names))}"
+        )
+    fixed = [_text(name) for name in group_names]
     if len(set(fixed)) != len(fixed):
-        raise ValueError(f"`names` must differ from one another. {received(names=fixed)}")
+        raise ValueError(
+            f"`group_names` must differ from one another. {received(group_names=fixed)}"
+        )
     id_of = {name: i for i, name in enumerate(fixed)}
-    # An unobserved category need not be in `names`.
+    # An unobserved category need not be in `group_names`.
     for code in np.unique(codes[codes >= 0]):
         if texts[code] not in id_of:
             row = int(np.argmax(codes == code))
             shown = fixed if len(fixed) <= 10 else [*fixed[:10], "..."]
             raise ValueError(
-                "`labels` must be in `names`. Add the label when you create the names, "
-                "or set it to None for no group. "
-                f"{received(**{f'labels[{row}]': repr(texts[code]), 'names': shown})}"
+                "`labels` must be in `group_names`. Add the label when you create the "
+                "names, or set it to None for no group. "
+                f"{received(**{f'labels[{row}]': repr(texts[code]), 'group_names': shown})}"
             )
     # The code -1 of a missing label indexes the extra last entry.
     table = np.array([id_of.get(text, -1) for text in texts] + [-1], "int32")

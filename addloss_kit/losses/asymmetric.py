@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_number, check_same_shape
+from addloss_kit._checks import check_number, check_same_shape, received
+from addloss_kit._renamed import renamed
 from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_TRUE, Field
 from addloss_kit.functional.rows import last_axis_mean, without_masked
@@ -17,20 +18,21 @@ from addloss_kit.per_sample_error import as_keras_target
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
+@renamed(over="over_price", under="under_price")
 class AsymmetricAbsoluteError(LossTerm):
     r"""Absolute error with different prices for over- and underestimates.
 
-    $$\text{over}\cdot(\hat y - y) \text{ where } \hat y > y, \quad
-      \text{else } \text{under}\cdot(y - \hat y)$$
+    $$p_\text{over}\,(\hat y - y) \text{ where } \hat y > y, \quad
+      \text{else } p_\text{under}\,(y - \hat y)$$
 
     averaged over the outputs, then over the rows. It is the quantile (pinball)
     loss up to a factor: the best constant prediction is the quantile of the
-    targets at `under / (over + under)`, and `over = under = 1` is the mean
-    absolute error.
+    targets at `under_price / (over_price + under_price)`, and with both prices 1 it is
+    the mean absolute error.
 
     Args:
-        over: Price per unit of overestimate, at least 0.
-        under: Price per unit of underestimate, at least 0.
+        over_price: Price per unit of overestimate, at least 0.
+        under_price: Price per unit of underestimate, at least 0.
         name: Key in the history; `"asymmetric_absolute_error"`.
 
     Call arguments:
@@ -45,16 +47,24 @@ class AsymmetricAbsoluteError(LossTerm):
         ValueError: If a price is negative or not finite, or the shapes differ.
 
     Example:
-        >>> loss = AsymmetricAbsoluteError(over=3.0, under=1.0)
+        >>> loss = AsymmetricAbsoluteError(over_price=3.0, under_price=1.0)
         >>> float(loss([[0.0], [0.0]], [[2.0], [-2.0]]))
         4.0
     """
 
-    def __init__(self, over: float = 3.0, under: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self, over_price: float = 3.0, under_price: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        check_number(low=0.0, is_high_allowed=False, over=over, under=under)
-        self.over = float(over)
-        self.under = float(under)
+        prices = {"over_price": over_price, "under_price": under_price}
+        check_number(low=0.0, is_high_allowed=False, **prices)
+        if over_price == under_price == 0:
+            raise ValueError(
+                "`over_price` and `under_price` must not both be 0, which would train "
+                f"nothing. Give one a price. {received(**prices)}"
+            )
+        self.over_price = float(over_price)
+        self.under_price = float(under_price)
 
     def field(self, argument: str, prediction: KerasTensor) -> Field:
         if argument != Y_TRUE:
@@ -72,11 +82,12 @@ class AsymmetricAbsoluteError(LossTerm):
         check_same_shape(y_true=y_true, y_pred=y_pred)
         y_true, y_pred = without_masked(mask, y_true, y_pred)
         excess = y_pred - y_true
-        price = self.over * ops.relu(excess) + self.under * ops.relu(-excess)
+        price = self.over_price * ops.relu(excess) + self.under_price * ops.relu(-excess)
         price = last_axis_mean(price, mask)
         return reduction_totals(
             price, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
         )
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "over": self.over, "under": self.under}
+        prices = {"over_price": self.over_price, "under_price": self.under_price}
+        return {**super().get_config(), **prices}

@@ -8,7 +8,14 @@ import keras
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import check_one_of, check_positive, check_positive_int
+from addloss_kit._checks import (
+    check_name,
+    check_one_of,
+    check_positive,
+    check_positive_int,
+    warn_of_one_group,
+)
+from addloss_kit._renamed import renamed
 from addloss_kit._types import Config, KerasTensor, Kernel, Tensor
 from addloss_kit.fields import GROUP_IDS, Field, snake_case
 from addloss_kit.functional.mmd import KERNELS
@@ -18,6 +25,7 @@ from addloss_kit.losses.loss_term import LossTerm
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
+@renamed(length="bandwidth")
 class GroupDistributionGap(LossTerm):
     r"""How far apart the distributions of the groups' predictions are (MMD²).
 
@@ -33,9 +41,9 @@ class GroupDistributionGap(LossTerm):
     `make_dataset(balance_groups=True)` no group is ever absent.
 
     Args:
-        num_groups: Number of groups K; ids lie in `[0, K)`, -1 means no group.
+        num_groups: Number of groups K, from 2; ids lie in `[0, K)`, -1 means no group.
         kernel: `"gaussian"` or `"laplacian"`.
-        length: Length scale of the kernel in the units of the prediction; if it is
+        bandwidth: Bandwidth of the kernel in the units of the prediction; if it is
             much shorter than the distance between two groups, there is no gradient.
             Defaults to the root mean square distance between the batch's rows.
         group_ids: Name of the Input that holds the ids, if a model has more than one
@@ -53,7 +61,7 @@ class GroupDistributionGap(LossTerm):
         are O(batch² + K).
 
     Example:
-        >>> gap = GroupDistributionGap(2, length=1.0)
+        >>> gap = GroupDistributionGap(2, bandwidth=1.0)
         >>> round(float(gap([[0.0], [0.0], [9.0], [9.0]], [0, 0, 1, 1])), 4)
         2.0
     """
@@ -63,21 +71,23 @@ class GroupDistributionGap(LossTerm):
         num_groups: int,
         *,
         kernel: Kernel = "gaussian",
-        length: float | None = None,
+        bandwidth: float | None = None,
         group_ids: str = GROUP_IDS,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
         check_positive_int(num_groups=num_groups)
+        warn_of_one_group(type(self).__name__, num_groups)
+        check_name(group_ids=group_ids)
         check_one_of(KERNELS, kernel=kernel)
-        if length is not None:
-            check_positive(length=length)
+        if bandwidth is not None:
+            check_positive(bandwidth=bandwidth)
         if name is None and group_ids != GROUP_IDS:
             name = f"{group_ids}_{snake_case(type(self).__name__)}"
         super().__init__(name=name, **kwargs)
         self.num_groups = int(num_groups)
         self.kernel = kernel
-        self.length = length
+        self.bandwidth = None if bandwidth is None else float(bandwidth)
         self.group_ids = group_ids
 
     def source(self, argument: str) -> str:
@@ -113,7 +123,7 @@ class GroupDistributionGap(LossTerm):
             mask=masks[0] if masks else None,
             num_groups=self.num_groups,
             kernel=self.kernel,
-            length=self.length,
+            bandwidth=self.bandwidth,
         )
         return value, ops.ones_like(value)
 
@@ -122,6 +132,6 @@ class GroupDistributionGap(LossTerm):
             **super().get_config(),
             "num_groups": self.num_groups,
             "kernel": self.kernel,
-            "length": self.length,
+            "bandwidth": self.bandwidth,
             "group_ids": self.group_ids,
         }
