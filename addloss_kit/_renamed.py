@@ -34,7 +34,8 @@ def renamed(**new_names: str) -> Callable[[Decorated], Decorated]:
     def decorate(decorated: Decorated) -> Decorated:
         owner: Any = decorated
         if not isinstance(decorated, type):
-            return _taking(owner, owner.__name__, new_names)
+            taking: Decorated = _taking(owner, owner.__name__, new_names)
+            return taking
         owner.__init__ = _taking(owner.__init__, owner.__name__, new_names)
         for earlier, name in new_names.items():
             setattr(owner, earlier, _attribute(owner, earlier, name))
@@ -54,10 +55,11 @@ def _taking(function: Any, owner: str, new_names: Mapping[str, str]) -> Any:
     def taking(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **_translated(owner, kwargs, new_names))
 
+    known: Any = taking  # mypy knows no attributes of functions
     # Keras asks constructors by `getfullargspec`, which looks at no wrapped function.
-    taking.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    taking.new_names = new_names  # type: ignore[attr-defined]  # for `with_new_names`
-    return taking
+    known.__signature__ = inspect.signature(function)
+    known.new_names = new_names  # for `with_new_names`
+    return known
 
 
 def _attribute(owner: Any, earlier: str, name: str) -> property:

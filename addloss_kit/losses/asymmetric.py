@@ -56,7 +56,7 @@ class AsymmetricAbsoluteError(LossTerm):
         self, over_price: float = 3.0, under_price: float = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        prices = {"over_price": over_price, "under_price": under_price}
+        prices: dict[str, Any] = {"over_price": over_price, "under_price": under_price}
         check_number(low=0.0, is_high_allowed=False, **prices)
         if over_price == under_price == 0:
             raise ValueError(

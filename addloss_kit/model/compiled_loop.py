@@ -94,7 +94,10 @@ class Loop:
         if self.is_jax:
             if size not in self._compiled:
                 self._compiled[size] = _jax_loop(self.step, size)
-            return self._compiled[size](state, arrays, order, first, count)  # type: ignore[no-any-return]
+            taken: tuple[Any, Any] = self._compiled[size](
+                state, arrays, order, first, count
+            )
+            return taken
         import tensorflow as tf
 
         given = arrays, order, tf.constant(first), tf.constant(count)
@@ -138,7 +141,8 @@ class Loop:
         # A function of one signature: TensorFlow warns of "retracing" where a function
         # meets other shapes, as those of the validation data.
         loop = tf.function(steps, jit_compile=self.is_xla)
-        return loop.get_concrete_function(*given)  # type: ignore[no-any-return]
+        concrete: Callable[..., Any] = loop.get_concrete_function(*given)
+        return concrete
 
 
 def _jax_loop(step: Callable[..., Any], size: int) -> Callable[..., Any]:
@@ -152,7 +156,8 @@ def _jax_loop(step: Callable[..., Any], size: int) -> Callable[..., Any]:
             _, state = carried
             rows = jax.lax.dynamic_slice(order, (number * size,), (size,))
             batch = {name: array[rows] for name, array in arrays.items()}
-            return step(state, batch)  # type: ignore[no-any-return]
+            taken: tuple[Any, Any] = step(state, batch)
+            return taken
 
         shapes, _ = jax.eval_shape(body, 0, (None, state))
         logs = jax.tree.map(lambda log: jax.numpy.zeros(log.shape, log.dtype), shapes)

@@ -105,6 +105,7 @@ class Executions:
             return self.run()[0]
 
         function: Callable[..., Any] = on_jax if self.loop.is_jax else on_tensorflow
+        # `feeding.driving` knows it by this; mypy knows no attributes of functions.
         function.is_driven = True  # type: ignore[attr-defined]
         return function
 
