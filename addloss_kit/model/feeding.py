@@ -195,8 +195,10 @@ def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[No
     former, steps = getattr(model, name), model.steps_per_execution
     if executions is not None:
         setattr(model, name, executions.as_keras_function())
-        if kind == "train" or steps == 1:
+        if kind == "train":
             model.steps_per_execution = 1  # Keras counts executions
+        # A pass over test data is one execution, so Keras makes one call at any number;
+        # and the training of the same `fit` may be Keras's own, which needs that number.
     elif getattr(former, "is_driven", False):
         setattr(model, name, None)
     else:
