@@ -7,16 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import check_rows, received
-from addloss_kit._types import ArrayLike, Shape
-from addloss_kit.data.conversion import as_number_array, check_same_index
-from addloss_kit.fields import (
-    GROUP_IDS,
-    SAMPLE_WEIGHT,
-    Y_TRUE,
-    Field,
-    parse_input_name,
-)
+from addloss_kit._checks import received
+from addloss_kit._types import ArrayLike
+from addloss_kit.data.checking import InputChecker
+from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, parse_input_name
 
 
 def pack_inputs(
@@ -66,8 +60,8 @@ def pack_inputs(
         >>> {name: array.shape for name, array in packed.items()}
         {'x': (2, 2), 'y_true': (2, 1)}
     """
-    fields: dict[str, Field] = model.training_fields
-    specs = {tensor.name: tensor for tensor in model.inputs}
+    checker: InputChecker = model.input_checker
+    specs = checker.specs
     given: dict[str, Any] = {}
     _take_by_output(given, y, Y_TRUE, specs, "y")
     _take_by_output(given, sample_weight, SAMPLE_WEIGHT, specs, "sample_weight")
@@ -87,22 +81,7 @@ def pack_inputs(
             f"The model also needs {missing}. Pass {_how_to_pass(missing)}. "
             f"{received(inputs=sorted(given))}"
         )
-    check_same_index(**{name: given[name] for name in specs})
-    packed = {
-        name: _as_array(name, given[name], specs[name], fields.get(name)) for name in specs
-    }
-    _check_rows(packed)
-    for name, array in packed.items():
-        if fields.get(name, Field()).role == SAMPLE_WEIGHT:
-            packed[name] = _spread(array, specs[name].shape)
-        else:
-            packed[name] = _fit_rank(array, specs[name].shape)
-    for name, array in packed.items():
-        _check_shape(name, array, specs[name].shape)
-        _check_values(name, array, fields.get(name, Field()))
-        if specs[name].dtype == "string":
-            packed[name] = _as_string_tensor(array)
-    return packed
+    return checker.check(given)
 
 
 def _take_features(
@@ -192,173 +171,3 @@ def _how_to_pass(names: list[str]) -> str:
         else:
             ways.append(f"`{argument if output is None else name}=`")
     return ", ".join(ways)
-
-
-def _as_array(name: str, value: Any, spec: Any, field: Field | None) -> np.ndarray:
-    dtype = str(spec.dtype)
-    if hasattr(value, "detach"):  # a torch tensor that may need a gradient
-        value = value.detach().cpu()
-    if dtype == "string":
-        return _as_strings(name, value)
-    array = as_number_array(name, value, dtype)
-    wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
-    if wanted.kind in "iu" and array.dtype.kind == "f":
-        _check_whole(name, array)
-    if wanted.kind == "b":
-        is_lost = (array != 0) & (array != 1)
-        _check_fits(name, array, is_lost, dtype, "Compare with a threshold")
-    if wanted.kind in "iu" and array.dtype.kind in "iuf":
-        limits = np.iinfo(wanted)
-        # Their successors are powers of 2, which floats hold exactly.
-        is_float = array.dtype.kind == "f"
-        high = array >= float(limits.max + 1) if is_float else array > limits.max
-        _check_fits(name, array, (array < limits.min) | high, dtype, "Check its values")
-    with np.errstate(over="ignore"):  # The check below has a better message.
-        converted = array.astype(wanted, copy=False)
-    if wanted.kind == "f" and array.dtype.kind in "iuf":
-        is_lost = np.isfinite(array) & ~np.isfinite(converted)
-        _check_fits(name, array, is_lost, dtype, "Scale it down")
-    return np.asarray(converted, order="C")
-
-
-def _check_fits(
-    name: str, array: np.ndarray, is_lost: np.ndarray, dtype: str, remedy: str
-) -> None:
-    if np.any(is_lost):
-        at = tuple(np.argwhere(is_lost)[0])
-        row = f" at row {at[0]}" if at else ""
-        raise ValueError(
-            f"`{name}` does not fit into {dtype}. {remedy}, or give the Input a wider "
-            f"dtype: `inputs={{'{name}': keras.Input(..., dtype=...)}}`. Received: "
-            f"{int(np.sum(is_lost))} numbers outside, the first being {array[at]}{row}."
-        )
-
-
-def _as_strings(name: str, value: Any) -> np.ndarray:
-    strings = np.asarray(value).astype(object)
-    others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
-    if others:
-        raise TypeError(
-            f"`{name}` must be strings. Convert it, e.g. with `.astype(str)`, and fill in "
-            f"missing values. Received: {len(others)} others, the first {others[0]!r}."
-        )
-    return strings
-
-
-def _as_string_tensor(array: np.ndarray) -> Any:
-    """Strings as Keras takes them: it does not accept NumPy's."""
-    import tensorflow as tf
-
-    return tf.constant(array, dtype=tf.string)
-
-
-def _check_whole(name: str, array: np.ndarray) -> None:
-    is_whole = np.isfinite(array) & (
-        np.floor(np.where(np.isfinite(array), array, 0)) == array
-    )
-    if not is_whole.all():
-        row = tuple(np.argwhere(~is_whole)[0])
-        raise ValueError(
-            f"`{name}` must be whole numbers. Round them if that is intended. "
-            f"Received: {int((~is_whole).sum())} others, the first being {array[row]:g} "
-            f"at row {row[0]}."
-        )
-
-
-def _check_rows(packed: Mapping[str, np.ndarray]) -> None:
-    for name, array in packed.items():
-        if array.ndim == 0:
-            raise ValueError(
-                f"`{name}` must have one entry per row. Repeat it for each row. "
-                f"{received(**{f'{name}.shape': array.shape})}"
-            )
-    check_rows(**packed)
-    if next(iter(packed.values())).shape[0] == 0:
-        raise ValueError(f"There must be at least one row. {received(rows=0)}")
-
-
-def _spread(weight: np.ndarray, spec: Shape) -> np.ndarray:
-    """A weight per row or step, broadcast over the extra axes of the Input."""
-    if weight.ndim > 1 and weight.ndim == len(spec) + 1 and weight.shape[-1] == 1:
-        weight = weight[..., 0]
-    missing = len(spec) - weight.ndim
-    if missing <= 0 and weight.shape[1:] == tuple(spec[1:]):
-        return weight
-    known = [size for size in spec[1:] if size is not None]
-    if len(known) < len(spec) - 1:
-        return weight if missing <= 0 else weight.reshape(weight.shape + (1,) * missing)
-    expanded = weight.reshape(weight.shape + (1,) * max(missing, 0))
-    try:
-        spread = np.broadcast_to(expanded, (weight.shape[0], *known))
-    except ValueError:
-        return weight  # The shape check reports the error.
-    return np.ascontiguousarray(spread)
-
-
-def _fit_rank(array: np.ndarray, spec: Shape) -> np.ndarray:
-    """`(rows,)` to `(rows, 1)` or the reverse, if the Input needs it, as Keras does."""
-    if array.ndim == len(spec) - 1 and spec[-1] == 1:
-        return array[..., None]
-    if array.ndim == len(spec) + 1 and array.shape[-1] == 1:
-        return array[..., 0]
-    return array
-
-
-def _check_shape(name: str, array: np.ndarray, spec: Shape) -> None:
-    fits = array.ndim == len(spec) and all(
-        want is None or have == want for have, want in zip(array.shape[1:], spec[1:])
-    )
-    if not fits:
-        raise ValueError(
-            f"`{name}` must have shape {tuple(spec)}, rows first. Reshape it, or pass "
-            f"`inputs={{'{name}': keras.Input(...)}}` to `build_training_model`. "
-            f"{received(**{f'{name}.shape': array.shape})}"
-        )
-
-
-def _check_values(name: str, array: np.ndarray, field: Field) -> None:
-    if field.num_groups is not None:
-        is_outside = (array < -1) | (array >= field.num_groups)
-        if is_outside.any():
-            row = int(np.argwhere(is_outside)[0][0])
-            raise ValueError(
-                f"`{name}` must lie in [0, {field.num_groups}) for num_groups="
-                f"{field.num_groups}, or be -1 for no group. "
-                f"Received: {int(is_outside.sum())} ids outside, the first being "
-                f"{array[row]} at row {row}."
-            )
-        return
-    if field.num_classes is not None and array.dtype.kind in "iuf":
-        is_outside = (array < 0) | (array >= field.num_classes)
-        if field.ignore_class is not None:
-            is_outside &= array != field.ignore_class
-        if is_outside.any():
-            at = tuple(np.argwhere(is_outside)[0])
-            raise ValueError(
-                f"`{name}` must hold classes in [0, {field.num_classes}), as many as the "
-                "prediction has. Number them from 0; to leave a row out, give it a class "
-                "and a `sample_weight` of 0, or construct the loss with `ignore_class=`. "
-                f"Received: {int(is_outside.sum())} classes outside, the "
-                f"first being {array[at]} at row {at[0]}."
-            )
-    if field.role not in (Y_TRUE, SAMPLE_WEIGHT) or array.dtype.kind != "f":
-        return
-    is_bad = ~np.isfinite(array)
-    if is_bad.any():
-        at = tuple(np.argwhere(is_bad)[0])
-        raise ValueError(
-            f"`{name}` must be finite. Drop the rows without a value, or put 0 there "
-            f"with a `sample_weight` of 0. Received: {int(is_bad.sum())} others, the first "
-            f"being {array[at]} at row {at[0]}."
-        )
-    if field.role == SAMPLE_WEIGHT and not array.any():
-        raise ValueError(
-            f"`{name}` must not be 0 for all rows, which would train nothing. Give some "
-            f"rows a weight. {received(**{f'max({name})': 0.0, 'rows': array.shape[0]})}"
-        )
-    if field.role == SAMPLE_WEIGHT and (array < 0).any():
-        at = tuple(np.argwhere(array < 0)[0])
-        raise ValueError(
-            f"`{name}` must be at least 0. Received: {int((array < 0).sum())} negative "
-            f"weights, the first being {array[at]:g} at row {at[0]}."
-        )

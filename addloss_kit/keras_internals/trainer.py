@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -48,3 +49,42 @@ class BuiltByItself(keras.Model):
         if self._compile_loss is None and self._compile_metrics is None:
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+
+class KeptOnJax(keras.Model):
+    """A model that has its weights back when `fit` or `evaluate` raises, on JAX.
+
+    There Keras takes the variables' values away for the time of an epoch. An exception
+    (bad data in a stream, Ctrl+C) would leave a model without weights. Keras syncs only
+    at the end of an epoch or if a callback asks; and before the first step it has no
+    state to sync from, except what this method returned.
+    """
+
+    def _get_jax_state(self, **wanted: bool) -> Any:
+        state = super()._get_jax_state(**wanted)
+        if wanted.get("purge_model_variables"):
+            names = [n for n, is_wanted in wanted.items() if is_wanted]
+            names.remove("purge_model_variables")
+            # In the order in which Keras returns them.
+            ordered = [n for n in _JAX_STATE if n in names]
+            self._jax_state = dict(zip(ordered, state))
+        return state
+
+
+_JAX_STATE = (
+    "trainable_variables",
+    "non_trainable_variables",
+    "optimizer_variables",
+    "metrics_variables",
+)
+
+
+@contextlib.contextmanager
+def keeping_state(model: keras.Model) -> Iterator[None]:
+    """Give the model its state after the last complete step, whatever is raised."""
+    try:
+        yield
+    except BaseException:
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()
+        raise

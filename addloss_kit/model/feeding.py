@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from addloss_kit.data.batching import FollowEpoch, rows_in_memory
 from addloss_kit.data.rows import Rows
+from addloss_kit.data.streams import is_stream
 from addloss_kit.model.compiled_loop import Loop, can_loop
 from addloss_kit.model.executions import (
     ExecutionCallbacks,
@@ -77,7 +77,7 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         `(arguments, executions)`; `executions` is `None` where Keras takes the steps.
     """
     arguments = dict(given)
-    x = arguments["x"] = _by_name(model, arguments.get("x"))
+    x = arguments.get("x")
     rows = rows_of(x)
     is_dict = rows is None and _is_ours(model, arguments)
     if is_dict:
@@ -86,10 +86,9 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         if arguments.get("validation_batch_size") is None:
             arguments["validation_batch_size"] = batch_size
         shuffle = arguments.pop("shuffle", True)
-        x = _as_keras_has_them(model, arguments["x"])
-        rows = rows_in_memory(x, batch_size, shuffle=shuffle)
-    elif hasattr(x, "element_spec"):
-        # A dataset has an order of its own; Keras warns of its own default.
+        rows = rows_in_memory(arguments["x"], batch_size, shuffle=shuffle)
+    elif is_stream(x) and not isinstance(x, keras.utils.PyDataset):
+        # A stream has an order of its own; Keras warns of its own default.
         arguments.setdefault("shuffle", False)
     if rows is None:
         return arguments, None
@@ -136,7 +135,6 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     data = arguments.get("validation_data")
     if isinstance(data, tuple) and len(data) == 1:
         data = data[0]
-    data = _by_name(model, data)
     is_open = arguments.get("validation_steps") is None
     is_hooked = has_batch_hook(arguments.get("callbacks"), "test")
     if not is_open or is_hooked:
@@ -144,7 +142,7 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     rows = rows_of(data)
     if rows is None and is_plain_dict(data) and model.loss is None:
         size = arguments.pop("validation_batch_size", None) or _DEFAULT_BATCH_SIZE
-        rows = rows_in_memory(_as_keras_has_them(model, data), size, shuffle=False)
+        rows = rows_in_memory(data, size, shuffle=False)
         arguments["validation_batch_size"] = size
     epochs = arguments.get("epochs", 1)
     if rows is None or not _is_looped(model, "test", rows.steps * epochs):
@@ -157,7 +155,7 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
 def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """The same for `evaluate`."""
     arguments = dict(given)
-    x = _by_name(model, arguments.get("x"))
+    x = arguments.get("x")
     callbacks = arguments.get("callbacks")
     is_open = arguments.get("steps") is None
     if not is_open or has_batch_hook(callbacks, "test"):
@@ -165,7 +163,7 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     rows = rows_of(x)
     if rows is None and is_plain_dict(x) and model.loss is None:
         size = arguments.get("batch_size") or _DEFAULT_BATCH_SIZE
-        rows = rows_in_memory(_as_keras_has_them(model, x), size, shuffle=False)
+        rows = rows_in_memory(x, size, shuffle=False)
     if rows is None or not _is_looped(model, "test", rows.steps):
         return arguments, None
     arguments.pop("batch_size", None)
@@ -214,27 +212,6 @@ def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[No
 def _test_executions(model: Any, rows: Rows) -> Executions:
     loop = model.speed.loop(model, "test")
     return Executions(loop, rows, None, model.speed.pace("test", rows.batch_size))
-
-
-def _by_name(model: Any, x: Any) -> Any:
-    """Arrays in the order of the Inputs as a dict by name; all else as it is."""
-    flat = x if isinstance(x, (list, tuple)) else [x]
-    if isinstance(x, Mapping) or len(flat) != len(model.inputs):
-        return x
-    named = {tensor.name: array for tensor, array in zip(model.inputs, flat)}
-    return named if is_plain_dict(named) else x
-
-
-def _as_keras_has_them(model: Any, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Floating-point arrays in the precision of their Inputs, as Keras feeds them."""
-    dtypes = {t.name: keras.backend.standardize_dtype(t.dtype) for t in model.inputs}
-    arrays = {name: np.asarray(array) for name, array in x.items()}
-    return {
-        name: array.astype(dtypes[name], copy=False)
-        if array.dtype.kind == "f" and dtypes[name] in ("float32", "float64")
-        else array
-        for name, array in arrays.items()
-    }
 
 
 def _is_looped(model: Any, kind: str, steps: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,16 +13,21 @@ from keras import ops
 
 from addloss_kit._checks import received
 from addloss_kit._types import Auto, Config, Tensor
-from addloss_kit.fields import Y_PRED, Field, role_of
+from addloss_kit.data.checking import InputChecker, InputSpec
+from addloss_kit.data.streams import telling
+from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
 from addloss_kit.keras_internals.graph import give_layer_names, input_tensors
 from addloss_kit.keras_internals.replicas import separate_losses, unscale_loss
 from addloss_kit.keras_internals.trainer import (
     BuiltByItself,
+    KeptOnJax,
     forget_compiled,
     is_within_fit,
+    keeping_state,
     replace_loss_tracker,
 )
 from addloss_kit.model.bindings import BoundMetric, Consumer
+from addloss_kit.model.checked_feeds import check_feed, check_validation
 from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.model.feeding import (
     Speed,
@@ -33,17 +40,17 @@ from addloss_kit.model.history_names import history_names
 from addloss_kit.model.loss_tracker import LossTracker
 from addloss_kit.model.loss_weights import LossWeights
 from addloss_kit.model.refusals import (
-    check_arrays,
-    is_stream,
     refuse_ignored,
     refuse_unsavable,
     refuse_validation,
 )
 from addloss_kit.model.resumable import ResumableModel
 
+_EXPORT_IT = "Predict from features alone with `export_inference_model(model)`. "
+
 
 @keras.saving.register_keras_serializable("addloss_kit")
-class TrainingModel(ResumableModel, BuiltByItself):
+class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
     """A functional model that carries its losses in the graph.
 
     `build_training_model` and `add_loss` create it; do not construct it directly.
@@ -148,6 +155,24 @@ class TrainingModel(ResumableModel, BuiltByItself):
                     ignore_class=known.merge_classes(asked)["ignore_class"],
                 )
         return fields
+
+    @functools.cached_property
+    def input_checker(self) -> InputChecker:
+        """What each Input takes, and the check of arrays against it."""
+        fields, features = self.training_fields, self.feature_names
+        return InputChecker(
+            {
+                tensor.name: InputSpec(
+                    shape=tuple(tensor.shape),
+                    dtype=keras.backend.standardize_dtype(tensor.dtype),
+                    field=_of_feature(fields[tensor.name])
+                    if tensor.name in features and tensor.name in fields
+                    else fields.get(tensor.name, Field()),
+                    is_sparse=getattr(tensor, "sparse", False),
+                )
+                for tensor in self.inputs
+            }
+        )
 
     # Keras's hooks ------------------------------------------------------------
 
@@ -280,9 +305,19 @@ class TrainingModel(ResumableModel, BuiltByItself):
         refuse_ignored(self, "fit", given)
         refuse_validation(self, given.get("validation_data"))
         refuse_unsavable(self, given.get("callbacks"))
+        given["x"], train_check = check_feed(self, "fit", x)
+        validation_check = None
+        if given.get("validation_data") is not None:
+            found = check_validation(self, given["validation_data"])
+            given["validation_data"], validation_check = found
         given, training = feed_training(self, given)
         given, validation = feed_validation(self, given)
-        with driving(self, "train", training), driving(self, "test", validation):
+        with (
+            telling(train_check, validation_check),
+            keeping_state(self),
+            driving(self, "train", training),
+            driving(self, "test", validation),
+        ):
             return super().fit(**given)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -290,19 +325,22 @@ class TrainingModel(ResumableModel, BuiltByItself):
             return super().evaluate(x, y, *args, **kwargs)
         given = _bind(super().evaluate, x, y, *args, **kwargs)
         refuse_ignored(self, "evaluate", given)
+        given["x"], check = check_feed(self, "evaluate", x)
         given, executions = feed_evaluation(self, given)
-        with driving(self, "test", executions):
+        with telling(check), keeping_state(self), driving(self, "test", executions):
             return super().evaluate(**given)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)
         refuse_ignored(self, "train_on_batch", given)
+        x, _ = check_feed(self, "train_on_batch", x, is_batch=True)
         with driving(self, "train", None):
             return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         given = _bind(super().test_on_batch, x, y, *args, **kwargs)
         refuse_ignored(self, "test_on_batch", given)
+        x, _ = check_feed(self, "test_on_batch", x, is_batch=True)
         with driving(self, "test", None):
             return super().test_on_batch(x, y, *args, **kwargs)
 
@@ -314,12 +352,21 @@ class TrainingModel(ResumableModel, BuiltByItself):
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
-        if not is_stream(x):
-            remedy = "Predict from features alone with `export_inference_model(model)`. "
-            check_arrays(self, x, remedy)
-        return super().predict(x, batch_size, verbose, steps, callbacks)
+        x, check = check_feed(self, "predict", x, remedy=_EXPORT_IT)
+        with telling(check), keeping_state(self):
+            return super().predict(x, batch_size, verbose, steps, callbacks)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        x, _ = check_feed(self, "predict_on_batch", x, remedy=_EXPORT_IT, is_batch=True)
+        return super().predict_on_batch(x)
 
 
 def _bind(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
     """The arguments of a call by name."""
     return inspect.signature(method).bind_partial(*args, **kwargs).arguments
+
+
+def _of_feature(field: Field) -> Field:
+    """What a feature that a loss uses too must hold: it may be infinite or missing."""
+    is_known = field.role in (Y_TRUE, SAMPLE_WEIGHT, GROUP_IDS)
+    return field if is_known else dataclasses.replace(field, role="")

@@ -1,0 +1,322 @@
+"""InputChecker: what the Inputs of a training model take, and the check of arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from addloss_kit._checks import check_rows, received
+from addloss_kit._types import Shape
+from addloss_kit.data.conversion import as_number_array, check_same_index
+from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What one Input takes.
+
+    Args:
+        shape: Its shape, rows first; `None` for any size.
+        dtype: Name of its dtype.
+        field: What losses and metrics ask of it. A feature has an empty one.
+        is_sparse: Whether it takes sparse tensors, which are not looked into.
+    """
+
+    shape: Shape
+    dtype: str
+    field: Field = Field()
+    is_sparse: bool = False
+
+    @property
+    def must_be_finite(self) -> bool:
+        """Whether it holds targets, weights or another argument of a loss."""
+        return self.field.role not in ("", GROUP_IDS)
+
+    def check_spec(self, name: str, shape: Shape | None, dtype: str) -> None:
+        """Raise unless an array of such a shape and dtype may fit.
+
+        Args:
+            name: Name of the Input.
+            shape: A shape, rows first, `None` for sizes that are not known; `None` if
+                nothing is known of it.
+            dtype: Name of a dtype.
+        """
+        if (dtype == "string") != (self.dtype == "string") or "complex" in dtype:
+            wanted = "strings" if self.dtype == "string" else f"real numbers, {self.dtype}"
+            raise TypeError(
+                f"`{name}` must be {wanted}. Convert it in the dataset's `map` (group "
+                f"labels with `encode_groups`). {received(**{f'{name}.dtype': dtype})}"
+            )
+        if shape is None:
+            return
+        if self.field.role == SAMPLE_WEIGHT and len(shape) <= len(self.shape):
+            # A weight per row or step is repeated.
+            sizes = (*shape, *(None,) * (len(self.shape) - len(shape)))
+            shape = tuple(None if size == 1 else size for size in sizes)
+        _check_shape(name, _fitted(shape, self.shape), self.shape, shape)
+
+
+class InputChecker:
+    """Checks arrays against the Inputs of a training model.
+
+    One checker serves `pack_inputs`, everything that `fit` and its like are fed, and
+    every batch of a stream. It holds plain values only, so worker processes can have
+    a copy.
+
+    Args:
+        specs: `InputSpec`s by Input name, in their order.
+    """
+
+    def __init__(self, specs: Mapping[str, InputSpec]) -> None:
+        self.specs = dict(specs)
+
+    def by_name(self, x: Any, remedy: str = "") -> dict[str, Any]:
+        """Arrays by Input name, from a dict, or from arrays in the order of the Inputs.
+
+        Args:
+            x: A dict, a list or tuple, or one array.
+            remedy: A further sentence for the message.
+
+        Raises:
+            ValueError: If there is not one entry for each Input.
+        """
+        if isinstance(x, Mapping):
+            self._check_names(x, remedy)
+            return dict(x)
+        flat = list(x) if isinstance(x, (list, tuple)) else [x]
+        if len(flat) != len(self.specs):
+            raise ValueError(
+                f"The model has {len(self.specs)} Inputs, {list(self.specs)}, so it takes "
+                f"a dict with that many arrays, from `pack_inputs`. {remedy}"
+                f"{received(arrays=len(flat))}"
+            )
+        return dict(zip(self.specs, flat))
+
+    def check(self, given: Mapping[str, Any], *, is_batch: bool = False) -> dict[str, Any]:
+        """The arrays as the Inputs take them.
+
+        Args:
+            given: One array, list, table or tensor for each Input, by name.
+            is_batch: Whether these are not all rows: a batch may hold nothing but
+                weights of 0.
+
+        Returns:
+            NumPy arrays in the Inputs' dtypes and shapes; a TensorFlow tensor for an
+            Input of strings. An array that fits is not copied. Sparse tensors are
+            returned as they are.
+
+        Raises:
+            ValueError: If an array has the wrong length or shape, or holds what its
+                Input does not take.
+            TypeError: If an array cannot be converted to numbers.
+        """
+        sparse = {name: given[name] for name, spec in self.specs.items() if spec.is_sparse}
+        specs = {name: spec for name, spec in self.specs.items() if not spec.is_sparse}
+        check_same_index(**{name: given[name] for name in specs})
+        arrays: dict[str, Any] = {
+            name: _as_array(name, given[name], spec.dtype) for name, spec in specs.items()
+        }
+        _check_rows(arrays)
+        for name, array in arrays.items():
+            spec = specs[name]
+            fit = _spread if spec.field.role == SAMPLE_WEIGHT else _fit_rank
+            arrays[name] = fit(array, spec.shape)
+        for name, array in arrays.items():
+            _check_shape(name, array.shape, specs[name].shape, array.shape)
+            _check_values(name, array, specs[name], is_batch)
+            if specs[name].dtype == "string":
+                arrays[name] = _as_string_tensor(array)
+        return {**arrays, **sparse}
+
+    def _check_names(self, given: Any, remedy: str) -> None:
+        wanted, names = list(self.specs), list(given)
+        missing = [name for name in wanted if name not in names]
+        unknown = [name for name in names if name not in wanted]
+        if missing or unknown:
+            parts = [f"`{name}` is missing" for name in missing]
+            parts += [f"`{name}` is not one of them" for name in unknown]
+            raise ValueError(
+                f"The data must have one entry for each Input {wanted}: "
+                f"{'; '.join(parts)}. {remedy}{received(keys=names)}"
+            )
+
+
+def _as_array(name: str, value: Any, dtype: str) -> np.ndarray:
+    if hasattr(value, "detach"):  # a torch tensor that may need a gradient
+        value = value.detach().cpu()
+    if dtype == "string":
+        return _as_strings(name, value)
+    array = as_number_array(name, value, dtype)
+    wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
+    if wanted.kind in "iu" and array.dtype.kind == "f":
+        _check_whole(name, array)
+    if wanted.kind == "b":
+        is_lost = (array != 0) & (array != 1)
+        _check_fits(name, array, is_lost, dtype, "Compare with a threshold")
+    if wanted.kind in "iu" and array.dtype.kind in "iuf":
+        limits = np.iinfo(wanted)
+        # Their successors are powers of 2, which floats hold exactly.
+        is_float = array.dtype.kind == "f"
+        high = array >= float(limits.max + 1) if is_float else array > limits.max
+        _check_fits(name, array, (array < limits.min) | high, dtype, "Check its values")
+    with np.errstate(over="ignore"):  # The check below has a better message.
+        converted = array.astype(wanted, copy=False)
+    if wanted.kind == "f" and array.dtype.kind in "iuf":
+        is_lost = np.isfinite(array) & ~np.isfinite(converted)
+        _check_fits(name, array, is_lost, dtype, "Scale it down")
+    return np.asarray(converted, order="C")
+
+
+def _check_fits(
+    name: str, array: np.ndarray, is_lost: np.ndarray, dtype: str, remedy: str
+) -> None:
+    if np.any(is_lost):
+        at = tuple(np.argwhere(is_lost)[0])
+        row = f" at row {at[0]}" if at else ""
+        raise ValueError(
+            f"`{name}` does not fit into {dtype}. {remedy}, or give the Input a wider "
+            f"dtype: `inputs={{'{name}': keras.Input(..., dtype=...)}}`. Received: "
+            f"{int(np.sum(is_lost))} numbers outside, the first being {array[at]}{row}."
+        )
+
+
+def _as_strings(name: str, value: Any) -> np.ndarray:
+    strings = np.asarray(value).astype(object)
+    others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
+    if others:
+        raise TypeError(
+            f"`{name}` must be strings. Convert it, e.g. with `.astype(str)`, and fill in "
+            f"missing values. Received: {len(others)} others, the first {others[0]!r}."
+        )
+    return strings
+
+
+def _as_string_tensor(array: np.ndarray) -> Any:
+    """Strings as Keras takes them: it does not accept NumPy's."""
+    import tensorflow as tf
+
+    return tf.constant(array, dtype=tf.string)
+
+
+def _check_whole(name: str, array: np.ndarray) -> None:
+    is_whole = np.isfinite(array) & (
+        np.floor(np.where(np.isfinite(array), array, 0)) == array
+    )
+    if not is_whole.all():
+        row = tuple(np.argwhere(~is_whole)[0])
+        raise ValueError(
+            f"`{name}` must be whole numbers. Round them if that is intended. "
+            f"Received: {int((~is_whole).sum())} others, the first being {array[row]:g} "
+            f"at row {row[0]}."
+        )
+
+
+def _check_rows(packed: Mapping[str, np.ndarray]) -> None:
+    for name, array in packed.items():
+        if array.ndim == 0:
+            raise ValueError(
+                f"`{name}` must have one entry per row. Repeat it for each row. "
+                f"{received(**{f'{name}.shape': array.shape})}"
+            )
+    check_rows(**packed)
+    if next(iter(packed.values())).shape[0] == 0:
+        raise ValueError(f"There must be at least one row. {received(rows=0)}")
+
+
+def _spread(weight: np.ndarray, spec: Shape) -> np.ndarray:
+    """A weight per row or step, broadcast over the extra axes of the Input."""
+    if weight.ndim > 1 and weight.ndim == len(spec) + 1 and weight.shape[-1] == 1:
+        weight = weight[..., 0]
+    missing = len(spec) - weight.ndim
+    if missing <= 0 and weight.shape[1:] == tuple(spec[1:]):
+        return weight
+    known = [size for size in spec[1:] if size is not None]
+    if len(known) < len(spec) - 1:
+        return weight if missing <= 0 else weight.reshape(weight.shape + (1,) * missing)
+    expanded = weight.reshape(weight.shape + (1,) * max(missing, 0))
+    try:
+        spread = np.broadcast_to(expanded, (weight.shape[0], *known))
+    except ValueError:
+        return weight  # The shape check reports the error.
+    return np.ascontiguousarray(spread)
+
+
+def _fit_rank(array: np.ndarray, spec: Shape) -> np.ndarray:
+    """`(rows,)` to `(rows, 1)` or the reverse, if the Input needs it, as Keras does."""
+    shape = _fitted(array.shape, spec)
+    return array if shape == array.shape else array.reshape(shape)
+
+
+def _fitted(shape: Shape, spec: Shape) -> Shape:
+    if len(shape) == len(spec) - 1 and spec[-1] == 1:
+        return (*shape, 1)
+    if len(shape) == len(spec) + 1 and shape[-1] == 1:
+        return tuple(shape[:-1])
+    return tuple(shape)
+
+
+def _check_shape(name: str, shape: Shape, spec: Shape, given: Shape) -> None:
+    fits = len(shape) == len(spec) and all(
+        want is None or have is None or have == want
+        for have, want in zip(shape[1:], spec[1:])
+    )
+    if not fits:
+        raise ValueError(
+            f"`{name}` must have shape {tuple(spec)}, rows first. Reshape it, or pass "
+            f"`inputs={{'{name}': keras.Input(...)}}` to `build_training_model`. "
+            f"{received(**{f'{name}.shape': tuple(given)})}"
+        )
+
+
+def _check_values(name: str, array: np.ndarray, spec: InputSpec, is_batch: bool) -> None:
+    field = spec.field
+    if field.num_groups is not None:
+        is_outside = (array < -1) | (array >= field.num_groups)
+        if is_outside.any():
+            row = int(np.argwhere(is_outside)[0][0])
+            raise ValueError(
+                f"`{name}` must lie in [0, {field.num_groups}) for num_groups="
+                f"{field.num_groups}, or be -1 for no group. "
+                f"Received: {int(is_outside.sum())} ids outside, the first being "
+                f"{array[row]} at row {row}."
+            )
+        return
+    if field.num_classes is not None and array.dtype.kind in "iuf":
+        is_outside = (array < 0) | (array >= field.num_classes)
+        if field.ignore_class is not None:
+            is_outside &= array != field.ignore_class
+        if is_outside.any():
+            at = tuple(np.argwhere(is_outside)[0])
+            raise ValueError(
+                f"`{name}` must hold classes in [0, {field.num_classes}), as many as the "
+                "prediction has. Number them from 0; to leave a row out, give it a class "
+                "and a `sample_weight` of 0, or construct the loss with `ignore_class=`. "
+                f"Received: {int(is_outside.sum())} classes outside, the "
+                f"first being {array[at]} at row {at[0]}."
+            )
+    if not spec.must_be_finite or array.dtype.kind != "f":
+        return
+    is_bad = ~np.isfinite(array)
+    if is_bad.any():
+        at = tuple(np.argwhere(is_bad)[0])
+        remedy = "Drop the rows without a value, or put 0 there with a `sample_weight` of 0"
+        if field.role not in (Y_TRUE, SAMPLE_WEIGHT) and np.isinf(array[at]):
+            remedy = "Put a large number in the place of infinity"
+        raise ValueError(
+            f"`{name}` must be finite. {remedy}. Received: {int(is_bad.sum())} others, "
+            f"the first being {array[at]} at row {at[0]}."
+        )
+    if field.role == SAMPLE_WEIGHT and not is_batch and not array.any():
+        raise ValueError(
+            f"`{name}` must not be 0 for all rows, which would train nothing. Give some "
+            f"rows a weight. {received(**{f'max({name})': 0.0, 'rows': array.shape[0]})}"
+        )
+    if field.role == SAMPLE_WEIGHT and (array < 0).any():
+        at = tuple(np.argwhere(array < 0)[0])
+        raise ValueError(
+            f"`{name}` must be at least 0. Received: {int((array < 0).sum())} negative "
+            f"weights, the first being {array[at]:g} at row {at[0]}."
+        )

@@ -1,0 +1,57 @@
+"""Whatever `fit` and its like are fed is checked as `pack_inputs` checks arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from addloss_kit._checks import received
+from addloss_kit.data.streams import BatchCheck, check_stream, is_stream
+from addloss_kit.model.executions import rows_of
+
+
+def check_feed(
+    model: Any, method: str, x: Any, *, remedy: str = "", is_batch: bool = False
+) -> tuple[Any, BatchCheck | None]:
+    """Check arrays at once; let the batches of a stream be checked as they come.
+
+    Args:
+        model: A `TrainingModel`.
+        method: Name of the calling method or argument, for messages.
+        x: A dict by name, arrays in the order of the Inputs, or a stream.
+        remedy: A further sentence for the message about missing entries.
+        is_batch: Whether arrays are one batch of many.
+
+    Returns:
+        `(x, check)`: a dict of arrays, or the stream with its batches checked; the
+        `BatchCheck` of a stream, else `None`.
+
+    Raises:
+        ValueError: If the data do not fit; see `InputChecker`.
+        TypeError: If they are not numbers, or no stream that Keras takes.
+    """
+    if x is None:
+        return None, None
+    checker = model.input_checker
+    rows = rows_of(x)
+    if rows is not None:
+        given = checker.by_name(rows.arrays)
+        for name, array in checker.check(given).items():
+            if len(array.shape) != given[name].ndim and array.shape[-1:] != (1,):
+                raise ValueError(
+                    f"`{name}` must have shape {checker.specs[name].shape}. Pack the "
+                    "arrays with `pack_inputs` before `make_dataset`. "
+                    f"{received(**{f'{name}.shape': given[name].shape})}"
+                )
+        return x, None
+    if is_stream(x):
+        check = BatchCheck(checker, method, model.loss is not None or method == "predict")
+        return check_stream(x, check), check
+    return checker.check(checker.by_name(x, remedy), is_batch=is_batch), None
+
+
+def check_validation(model: Any, data: Any) -> tuple[Any, BatchCheck | None]:
+    """The same for `fit(validation_data=...)`, in any form that Keras takes."""
+    if isinstance(data, (list, tuple)):
+        x, check = check_feed(model, "validation_data", data[0])
+        return (x, *data[1:]), check
+    return check_feed(model, "validation_data", data)

@@ -1,0 +1,327 @@
+"""What `pack_inputs` refuses is refused however it is fed, before a weight has moved."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+
+import addloss_kit as alk
+from addloss_kit.losses import GroupGap
+
+BATCH = 5
+ROWS = 3 * BATCH
+BACKEND = keras.backend.backend()
+
+
+def distance(y_true, y_pred, limit):
+    return keras.ops.abs(y_true - y_pred)[:, 0] * limit
+
+
+@pytest.fixture(scope="module")
+def model():
+    x = keras.Input((2,), name="x")
+    predictor = keras.Model(x, keras.layers.Dense(1)(x))
+    model = alk.build_training_model(
+        predictor, ["mse", GroupGap(2), distance], sample_weight=True
+    )
+    model.compile("sgd")
+    return model
+
+
+@pytest.fixture
+def good(rng):
+    return {
+        "x": rng.normal(size=(ROWS, 2)).astype("float32"),
+        "y_true": rng.normal(size=(ROWS, 1)).astype("float32"),
+        "sample_weight": rng.uniform(0.5, 2, ROWS).astype("float32"),
+        "group_ids": (np.arange(ROWS) % 2).astype("int32"),
+        "limit": np.ones(ROWS, "float32"),
+    }
+
+
+# Feeds: from arrays by name to what `fit` takes. -----------------------------------
+
+
+def batches_of(arrays):
+    rows = len(next(iter(arrays.values())))
+    for first in range(0, rows, BATCH):
+        yield {name: array[first : first + BATCH] for name, array in arrays.items()}
+
+
+def as_dataset(arrays):
+    import tensorflow as tf
+
+    signature = {
+        name: tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+        for name, array in arrays.items()
+    }
+    dataset = tf.data.Dataset.from_generator(
+        lambda: batches_of(arrays), output_signature=signature
+    )
+    return dataset.apply(tf.data.experimental.assert_cardinality(ROWS // BATCH))
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, arrays, **options):
+        super().__init__(**options)
+        self.batches = list(batches_of(arrays))
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return (self.batches[index],)
+
+
+def as_loader(arrays):
+    torch = pytest.importorskip("torch")
+    rows = [{n: a[i] for n, a in arrays.items()} for i in range(ROWS)]
+    return torch.utils.data.DataLoader(rows, batch_size=BATCH)
+
+
+ARRAYS = {
+    "a dict": lambda arrays: arrays,
+    "arrays in order": lambda arrays: list(arrays.values()),
+    "make_dataset": lambda arrays: alk.make_dataset(arrays, BATCH, shuffle=False),
+}
+STREAMS = {
+    "a tf.data.Dataset": as_dataset,
+    "a PyDataset": Batches,
+    "a PyDataset with workers": lambda arrays: Batches(arrays, workers=2),
+    "a generator": lambda arrays: ((batch,) for batch in batches_of(arrays)),
+    "a torch DataLoader": as_loader,
+}
+FEEDS = {**ARRAYS, **STREAMS}
+
+# Bad values: in the last batch, so that a look at the first does not show them. -----
+
+
+def put(name, value, dtype=None):
+    def change(arrays):
+        array = arrays[name].astype(dtype or arrays[name].dtype)
+        array[-2] = value
+        return {**arrays, name: array}
+
+    return change
+
+
+BAD = {
+    "an id out of range": (put("group_ids", 2), r"`group_ids` must lie in \[0, 2\)"),
+    "a negative id": (put("group_ids", -2), r"`group_ids` must lie in \[0, 2\)"),
+    "a fractional id": (put("group_ids", 0.5, "float32"), "must be whole numbers"),
+    "an id that is NaN": (put("group_ids", np.nan, "float32"), "must be whole numbers"),
+    "an id beyond int32": (put("group_ids", 2**32, "int64"), "`group_ids`"),
+    "a NaN target": (put("y_true", np.nan), "`y_true` must be finite"),
+    "an infinite target": (put("y_true", np.inf), "`y_true` must be finite"),
+    "a target beyond float32": (put("y_true", 1e300, "float64"), "`y_true` does not fit"),
+    "a NaN weight": (put("sample_weight", np.nan), "`sample_weight` must be finite"),
+    "an infinite weight": (put("sample_weight", np.inf), "`sample_weight` must be finite"),
+    "a negative weight": (put("sample_weight", -1.0), "`sample_weight` must be at least 0"),
+    "a NaN argument": (put("limit", np.nan), "`limit` must be finite"),
+    "an infinite argument": (put("limit", -np.inf), "`limit` must be finite.*large number"),
+    "a target of another shape": (
+        lambda arrays: {**arrays, "y_true": np.repeat(arrays["y_true"], 3, axis=1)},
+        r"`y_true` must have shape \(None, 1\)",
+    ),
+    "a feature too many": (
+        lambda arrays: {**arrays, "x": np.repeat(arrays["x"], 2, axis=1)},
+        r"`x` must have shape \(None, 2\)",
+    ),
+    "strings": (
+        lambda arrays: {**arrays, "group_ids": arrays["group_ids"].astype(str)},
+        "`group_ids` must be ",
+    ),
+    "an unknown entry": (
+        lambda arrays: {**arrays, "price": arrays["y_true"]},
+        "`price` is not one of them|takes a dict with that many arrays",
+    ),
+    "a missing entry": (
+        lambda arrays: {n: a for n, a in arrays.items() if n != "limit"},
+        "`limit` is missing|takes a dict with that many arrays",
+    ),
+}
+
+
+def fit(model, feed, good):
+    # Keras cannot know how many batches a generator has.
+    steps = ROWS // BATCH if isinstance(feed, types.GeneratorType) else None
+    model.fit(feed, epochs=1, steps_per_epoch=steps, verbose=0)
+
+
+METHODS = {
+    "fit": fit,
+    "validation_data": lambda model, feed, good: model.fit(
+        good, validation_data=feed, epochs=1, verbose=0
+    ),
+    "evaluate": lambda model, feed, good: model.evaluate(feed, verbose=0),
+    "predict": lambda model, feed, good: model.predict(feed, verbose=0),
+}
+
+
+def moves(model):
+    return [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+
+
+def skip_what_cannot_be(feed):
+    if feed == "a torch DataLoader" and BACKEND == "tensorflow":
+        pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+@pytest.mark.parametrize("bad", BAD)
+def test_fit_refuses_it_however_it_is_fed(bad, feed, model, good):
+    skip_what_cannot_be(feed)
+    change, message = BAD[bad]
+    before = moves(model)
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        METHODS["fit"](model, FEEDS[feed](change(good)), good)
+    if feed in ARRAYS:
+        for old, new in zip(before, moves(model), strict=True):
+            np.testing.assert_array_equal(old, new)
+    elif bad not in ("strings", "an unknown entry", "a missing entry") and (
+        "shape" not in message
+    ):
+        number = "a batch" if "torch" in feed else "batch 2"
+        assert f"In {number} of `fit`" in str(caught.value)
+
+
+@pytest.mark.parametrize("feed", ["a dict", "a tf.data.Dataset", "a PyDataset"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", ["an id out of range", "a NaN target", "a NaN argument"])
+def test_every_method_refuses_it(bad, method, feed, model, good):
+    change, message = BAD[bad]
+    with pytest.raises(ValueError, match=message):
+        METHODS[method](model, FEEDS[feed](change(good)), good)
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch", "predict_on_batch"])
+@pytest.mark.parametrize("bad", BAD)
+def test_so_do_single_batches(bad, method, model, good):
+    change, message = BAD[bad]
+    before = moves(model)
+    with pytest.raises((ValueError, TypeError), match=message):
+        getattr(model, method)(change(good))
+    for old, new in zip(before, moves(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("feed", STREAMS)
+def test_targets_beside_the_dict_are_refused_in_every_stream(feed, model, good):
+    skip_what_cannot_be(feed)
+
+    class Beside(Batches):
+        def __getitem__(self, index):
+            return self.batches[index], np.zeros((BATCH, 1)), np.ones(BATCH)
+
+    if feed == "a tf.data.Dataset":
+        stream = as_dataset(good).map(lambda batch: (batch, batch["y_true"]))
+    elif "PyDataset" in feed:
+        stream = Beside(good)
+    elif feed == "a generator":
+        stream = ((batch, batch["y_true"]) for batch in batches_of(good))
+    else:
+        torch = pytest.importorskip("torch")
+        rows = [({n: a[i] for n, a in good.items()}, 0.0) for i in range(ROWS)]
+        collate = torch.utils.data.default_collate
+        stream = torch.utils.data.DataLoader(
+            rows, batch_size=BATCH, collate_fn=lambda rows: tuple(collate(rows))
+        )
+    with pytest.raises(ValueError, match=r"would ignore all but the first.*'group_ids'"):
+        fit(model, stream, good)
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+def test_good_values_train_alike_however_they_are_fed(feed, good):
+    skip_what_cannot_be(feed)
+
+    def trained(data):
+        keras.utils.set_random_seed(1)
+        x = keras.Input((2,), name="x")
+        predictor = keras.Model(x, keras.layers.Dense(1)(x))
+        model = alk.build_training_model(
+            predictor, ["mse", GroupGap(2), distance], sample_weight=True
+        )
+        model.compile("sgd")
+        size = None if hasattr(data, "element_spec") or feed in STREAMS else BATCH
+        steps = ROWS // BATCH if isinstance(data, types.GeneratorType) else None
+        model.fit(data, batch_size=size, steps_per_epoch=steps, shuffle=False, verbose=0)
+        return moves(model)
+
+    for mine, packed in zip(
+        trained(FEEDS[feed](good)),
+        trained(alk.make_dataset(good, BATCH, shuffle=False)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, packed, rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_per_row_is_repeated_in_a_stream_as_in_pack_inputs(good):
+    x = keras.Input((3, 2), name="x")
+    predictor = keras.Model(x, keras.layers.Dense(1)(x))
+    model = alk.build_training_model(
+        predictor,
+        "mse",
+        inputs={"sample_weight": keras.Input((3,), name="sample_weight")},
+        sample_weight=True,
+    )
+    model.compile("sgd")
+    arrays = {
+        "x": np.repeat(good["x"][:, None], 3, axis=1),
+        "y_true": np.repeat(good["y_true"][:, None], 3, axis=1),
+        "sample_weight": good["sample_weight"],
+    }
+    whole = model.evaluate(arrays, batch_size=BATCH, verbose=0, return_dict=True)
+    for feed in ("a tf.data.Dataset", "a PyDataset", "a generator"):
+        stream = STREAMS[feed](arrays)
+        steps = ROWS // BATCH if feed == "a generator" else None
+        found = model.evaluate(stream, steps=steps, verbose=0, return_dict=True)
+        assert found["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
+def test_a_batch_of_weights_of_0_is_fine_but_not_all_rows(model, good):
+    weight = good["sample_weight"].copy()
+    weight[:BATCH] = 0
+    model.fit(as_dataset({**good, "sample_weight": weight}), verbose=0)
+    with pytest.raises(ValueError, match="must not be 0 for all rows"):
+        model.fit({**good, "sample_weight": 0 * weight}, verbose=0)
+
+
+def test_an_unbatched_dataset_and_one_of_another_rank_are_told_at_once(model, good):
+    import tensorflow as tf
+
+    with pytest.raises(ValueError, match=r"`x` must have shape \(None, 2\)"):
+        model.fit(tf.data.Dataset.from_tensor_slices(good), verbose=0)
+    # After a good stream, too: Keras's own message was "as_list() is not defined".
+    model.fit(as_dataset(good), verbose=0)
+    deep = as_dataset({**good, "x": good["x"][:, None, None]})
+    with pytest.raises(ValueError, match=r"`x` must have shape \(None, 2\)"):
+        model.fit(deep, verbose=0)
+
+
+def test_a_list_of_batches_is_no_stream_that_keras_takes(model, good):
+    class Iterable:
+        def __iter__(self):
+            return batches_of(good)
+
+    with pytest.raises(TypeError, match=r"`fit` takes arrays.*from a\s+generator"):
+        model.fit(Iterable(), verbose=0)
+
+
+@pytest.mark.parametrize("bad_batch", [0, 2])
+def test_after_an_error_in_a_stream_the_model_has_the_weights_of_the_last_step(
+    bad_batch, model, good
+):
+    def batches():
+        for number, batch in enumerate(batches_of(good)):
+            if number == bad_batch:
+                raise KeyboardInterrupt if bad_batch else RuntimeError("no more")
+            yield (batch,)
+
+    before = moves(model)
+    with pytest.raises((RuntimeError, KeyboardInterrupt)):
+        model.fit(batches(), steps_per_epoch=ROWS // BATCH, verbose=0)
+    after = moves(model)
+    is_equal = [np.array_equal(old, new) for old, new in zip(before, after, strict=True)]
+    assert all(is_equal) == (bad_batch == 0)
+    model.fit(good, batch_size=BATCH, verbose=0)
