@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -107,6 +108,18 @@ def check_name(**names: Any) -> None:
                 f"`{argument}` must be the name of an Input. Pass arrays to `pack_inputs`. "
                 f"{received(**{argument: type(name).__name__})}"
             )
+
+
+def as_path(**paths: Any) -> str:
+    """The one path, as text."""
+    ((name, path),) = paths.items()
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be a path. Pass text or a `pathlib.Path`. "
+            f"{received(**{name: type(path).__name__})}"
+        ) from None
 
 
 def check_unique(**names: Sequence[str]) -> None:

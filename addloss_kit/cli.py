@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from addloss_kit import demo
-from addloss_kit._checks import check_number, check_positive_int
+from addloss_kit._checks import check_number, check_positive_int, received
 from addloss_kit._version import __version__
 
 
@@ -31,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_positive_int(epochs=arguments.epochs)
         check_number(low=0.0, loss_weight=arguments.loss_weight)
         check_number(low=0, high=2**32 - 1, seed=arguments.seed)
+        if arguments.output.exists() and not arguments.output.is_dir():
+            raise ValueError(
+                "`output` must be a folder. Name a new or an existing one. "
+                f"{received(output=arguments.output)}"
+            )
     except ValueError as error:
         parser.error(str(error))
     missing = demo.missing_packages()

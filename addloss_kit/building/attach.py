@@ -94,7 +94,8 @@ def _attach(
             f"{received(**{'value.shape': tuple(value.shape)})}"
         )
     is_sequential = isinstance(model, keras.Sequential)
-    if is_sequential and not model.outputs:
+    # Keras 3.15 raises where there are none.
+    if is_sequential and not getattr(model, "outputs", None):
         raise ValueError(
             "A Sequential must be built, so that it has an output. Start it with "
             f"`keras.Input(shape)`. {received(model=model.name)}"

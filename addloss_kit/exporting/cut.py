@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from addloss_kit._checks import received
+from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import KerasTensor
 from addloss_kit.fields import TRAINING_ONLY_ROLES, has_training_only_name
 from addloss_kit.keras_internals.graph import input_tensors, output_names
@@ -53,7 +53,8 @@ def _chosen(structure: Any, outputs: Sequence[str]) -> Any:
     unknown = [name for name in outputs if name not in by_name]
     if unknown or not outputs:
         raise ValueError(
-            f"`outputs` must name some of the model's outputs, {list(by_name)}. "
+            f"`outputs` must name some of the model's outputs, {list(by_name)}."
+            f"{did_you_mean((unknown or [''])[0], by_name)} "
             f"{received(outputs=list(outputs))}"
         )
     if isinstance(structure, Mapping):

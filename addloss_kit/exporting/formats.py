@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from addloss_kit._checks import received
+from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import ExportFormat, KerasTensor
 from addloss_kit.keras_internals.converters import litert_errors, onnx_errors
 from addloss_kit.keras_internals.graph import all_layers, output_names
@@ -64,7 +64,8 @@ def choose_format(path: pathlib.Path, name: ExportFormat | None) -> Format:
     if name not in FORMATS:
         raise ValueError(
             f"`format` must be one of {list(FORMATS)}, or `filepath` end in one of "
-            f"{list(by_suffix)}. {received(filepath=str(path), format=name)}"
+            f"{list(by_suffix)}.{did_you_mean(name or path.suffix[1:], FORMATS)} "
+            f"{received(filepath=str(path), format=name)}"
         )
     chosen = FORMATS[name]
     if by_suffix.get(path.suffix, "tf_saved_model") != name:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy as copying
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from addloss_kit._checks import received
+from addloss_kit._checks import as_path, received
 from addloss_kit._types import ExportFormat, Path
 from addloss_kit.atomic import replacing
 from addloss_kit.exporting.cut import cut_predictor
@@ -90,7 +89,7 @@ def export_inference_model(
 def _write(
     model: keras.Model, filepath: Path, format: ExportFormat | None, sample: Any
 ) -> None:
-    if "://" in os.fspath(filepath):
+    if "://" in as_path(filepath=filepath):
         raise ValueError(
             "`filepath` must be on a local disk, where a move is a single step. Write it "
             f"there, then copy it. {received(filepath=filepath)}"

@@ -107,6 +107,12 @@ def draw_rows(model: keras.Model) -> dict[str, np.ndarray]:
 def name_rows(sample: Any, model: keras.Model) -> dict[str, np.ndarray]:
     """Features in the model's input structure, by Input name."""
     names = [tensor.name for tensor in model.inputs]
+    is_one = not isinstance(model.input, (Mapping, list, tuple))
+    if is_one and isinstance(sample, Mapping) and set(sample) != set(names):
+        raise ValueError(
+            f"`sample` names {list(sample)}, but the features are {names}. Use their "
+            f"names, or pass the array alone. {received(sample=list(sample))}"
+        )
     if isinstance(sample, Mapping) and set(sample) == set(names):
         arrays = [sample[name] for name in names]
     else:
@@ -121,6 +127,8 @@ def name_rows(sample: Any, model: keras.Model) -> dict[str, np.ndarray]:
         name: np.asarray(array, _numpy_dtype(dtype))
         for name, array, dtype in zip(names, arrays, dtypes)
     }
+    for tensor in model.inputs:
+        _check_sample(tensor, rows[tensor.name])
     for name, array in rows.items():
         if array.size == 0:
             raise ValueError(
@@ -128,6 +136,23 @@ def name_rows(sample: Any, model: keras.Model) -> dict[str, np.ndarray]:
                 f"compared. {received(**{f'{name}.shape': array.shape})}"
             )
     return rows
+
+
+def _check_sample(tensor: Any, array: np.ndarray) -> None:
+    name, shape = tensor.name, tuple(tensor.shape)
+    fits = len(shape) == array.ndim and all(
+        want is None or want == have for want, have in zip(shape, array.shape)
+    )
+    if not fits:
+        raise ValueError(
+            f"`sample` must fit the predictor: `{name}` has shape {shape}. Pass rows of "
+            f"features. {received(**{f'{name}.shape': array.shape})}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(
+            "`sample` must hold finite numbers, as NaN tells no file from another. Pass "
+            f"rows as they will come. {received(**{name: 'NaN or infinite'})}"
+        )
 
 
 def _numpy_dtype(dtype: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from addloss_kit._checks import received
+from addloss_kit._checks import as_path, received
 from addloss_kit._types import Path
 from addloss_kit.model.training_model import TrainingModel
 
@@ -68,7 +68,7 @@ def load_training_model(
         >>> [tensor.name for tensor in again.inputs] == [t.name for t in model.inputs]
         True
     """
-    path = os.fspath(filepath)
+    path = as_path(filepath=filepath)
     if not os.path.exists(path):
         raise FileNotFoundError(
             f"`filepath` must be a file that `save` wrote. {received(filepath=path)}"

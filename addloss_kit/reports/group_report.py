@@ -10,6 +10,7 @@ import numpy as np
 
 from addloss_kit._checks import check_number, check_one_of, check_rows, received
 from addloss_kit._types import ArrayLike, ErrorLike, Method
+from addloss_kit.data.conversion import check_same_index
 from addloss_kit.reports import tables
 from addloss_kit.reports.comparison import GroupComparison
 from addloss_kit.reports.intervals import (
@@ -94,12 +95,16 @@ def group_report(
                 f"{received(y_pred=type(y_pred).__name__, x=None)}"
             )
         y_pred = y_pred.predict(x, verbose=0)
-    y_true, y_pred = as_array(y_true), as_array(y_pred)
+    check_same_index(
+        y_true=y_true, y_pred=y_pred, group_ids=group_ids, sample_weight=sample_weight
+    )
+    y_true, y_pred = as_array("y_true", y_true), as_array("y_pred", y_pred)
     ids, names = as_groups(group_ids, group_names)
     check_rows(y_true=y_true, y_pred=y_pred, group_ids=ids)
     if not (ids >= 0).any():
         raise ValueError(
-            f"At least one row must have a group. {received(rows=len(ids), ids='all -1')}"
+            "At least one row must have a group. Number the groups from 0, or give them "
+            f"names. {received(rows=len(ids), ids='all -1')}"
         )
     weight = as_weight(sample_weight, y_true)
     error_name, measures = row_errors(y_true, y_pred, error)
@@ -259,6 +264,11 @@ class GroupReport:
 
     def compare(self, before: GroupReport) -> GroupComparison:
         """The changes from `before` to this report; see `GroupComparison`."""
+        if not isinstance(before, GroupReport):
+            raise TypeError(
+                "`before` must be a `GroupReport`. Create both with `group_report`. "
+                f"{received(before=type(before).__name__)}"
+            )
         return GroupComparison(before, self)
 
     def plot(self, ax: Any = None) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from addloss_kit._checks import check_rows, check_same_shape, received
+from addloss_kit._checks import check_rows, check_same_shape, check_unique, received
 from addloss_kit._types import ArrayLike, ErrorLike
+from addloss_kit.data.conversion import as_number_array
 from addloss_kit.data.encoding import encode_groups
 from addloss_kit.per_sample_error import PerSampleError, literature_name
 
@@ -17,12 +18,21 @@ from addloss_kit.per_sample_error import PerSampleError, literature_name
 _HEADINGS = {"squared_error": "MSE", "absolute_error": "MAE"}
 
 
-def as_array(values: ArrayLike) -> np.ndarray:
-    """A NumPy array from lists, tables and tensors of any backend."""
-    is_tensor = ops.is_tensor(values)
-    array = ops.convert_to_numpy(values) if is_tensor else np.asarray(values)
+# Integers above it are names, such as the number of a customer, and no ids: an array
+# with an entry per id would fill the memory.
+_MAX_GROUPS = 1_000_000
+
+
+def as_array(name: str, values: ArrayLike) -> np.ndarray:
+    """A NumPy array of numbers from lists, tables and tensors of any backend."""
+    if ops.is_tensor(values):
+        values = ops.convert_to_numpy(values)
+    array = as_number_array(name, values, "one or more per row")
     if array.ndim == 0:
-        raise ValueError(f"Each array must have one entry per row. {received(shape='()')}")
+        raise ValueError(
+            f"`{name}` must have one entry per row. Pass an array. "
+            f"{received(**{f'{name}.shape': ()})}"
+        )
     return array
 
 
@@ -40,14 +50,24 @@ def as_groups(
         return ids.astype("int64"), known
     ids = array.reshape(-1).astype("int64")
     num_groups = int(ids.max(initial=-1)) + 1 if names is None else len(names)
+    if names is None and num_groups > max(_MAX_GROUPS, ids.size):
+        raise ValueError(
+            "`group_ids` must be ids from 0, one after another. Number the groups with "
+            f"`encode_groups`. {received(**{'max(group_ids)': num_groups - 1})}"
+        )
     is_outside = (ids < -1) | (ids >= num_groups)
     if is_outside.any():
         row = int(np.argmax(is_outside))
+        why = "" if names is None else f", as `group_names` has {num_groups} names"
         raise ValueError(
-            f"`group_ids` must lie in [0, {num_groups}), or be -1 for no group. Received: "
-            f"{int(is_outside.sum())} ids outside, the first being {ids[row]} at row {row}."
+            f"`group_ids` must lie in [0, {num_groups}){why}, or be -1 for no group. "
+            f"Received: {int(is_outside.sum())} ids outside, the first being {ids[row]} at "
+            f"row {row}."
         )
-    return ids, [str(name) for name in (range(num_groups) if names is None else names)]
+    texts = [str(name) for name in (range(num_groups) if names is None else names)]
+    if names is not None:
+        check_unique(group_names=texts)
+    return ids, texts
 
 
 def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray:
@@ -55,7 +75,7 @@ def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray
     rows = y_true.shape[0]
     if sample_weight is None:
         return np.ones(rows)
-    weight = as_array(sample_weight).astype("float64")
+    weight = as_array("sample_weight", sample_weight).astype("float64")
     check_rows(y_true=y_true, sample_weight=weight)
     weight = np.asarray(weight.reshape(rows, -1).mean(axis=1))
     is_bad = ~(np.isfinite(weight) & (weight >= 0))
@@ -64,6 +84,11 @@ def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray
         raise ValueError(
             "`sample_weight` must be finite and at least 0. "
             f"{received(**{f'sample_weight[{row}]': weight[row]})}"
+        )
+    if rows and not weight.any():
+        raise ValueError(
+            "`sample_weight` must not be 0 for all rows, which leaves nothing to report. "
+            f"Omit it. {received(**{'max(sample_weight)': 0.0, 'rows': rows})}"
         )
     return weight
 

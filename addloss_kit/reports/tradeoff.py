@@ -108,6 +108,11 @@ def tradeoff_curve(
     Raises:
         ValueError: If an entry is missing, or `values` is empty.
     """
+    if not callable(build):
+        raise TypeError(
+            "`build` must be a function of a loss weight that returns a compiled model. "
+            f"{received(build=repr(build))}"
+        )
     check_number(low=0.0, budget=budget)
     check_positive_int(epochs=epochs, batch_size=batch_size)
     if patience is not None:

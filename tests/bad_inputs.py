@@ -1,0 +1,1275 @@
+"""Bad inputs of every public entry point: what each raises, and what to do about it.
+
+The one source of `tests/test_bad_inputs.py` and of `docs/errors.md`, which
+`python tests/bad_inputs.py` writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "errors.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class BadInput:
+    """A call that is refused.
+
+    Args:
+        id: A name for the test.
+        given: The call, an expression over the names of `test_bad_inputs.names`.
+        error: Name of the exception's type, or of the warning's.
+        message: The message, `…` standing for what depends on the call.
+        remedy: What it means and what to do, for the page.
+    """
+
+    id: str
+    given: str
+    error: str
+    message: str
+    remedy: str
+
+    @property
+    def pattern(self) -> str:
+        """The message as a regular expression."""
+        return ".*".join(re.escape(part) for part in self.message.split("…"))
+
+
+COUNT_GROUPS = "Count the groups of all data, for example `len(group_names)`."
+
+BUILD = [
+    BadInput(
+        "predictor-string", "alk.build_training_model('mse', predictor())", "TypeError",
+        "`predictor` must be a Keras model.",
+        "The predictor comes first, then the losses.",
+    ),
+    BadInput(
+        "predictor-layer", "alk.build_training_model(layers.Dense(1), 'mse')", "TypeError",
+        "`predictor` must be a Keras model. Put a layer into one",
+        "A layer has no Inputs. Put it into a `keras.Sequential`.",
+    ),
+    BadInput(
+        "predictor-unbuilt",
+        "alk.build_training_model(keras.Sequential([layers.Dense(1)]), 'mse')",
+        "ValueError", "`predictor` must be built, so that its shapes are known.",
+        "Start a Sequential with `keras.Input(shape)`; call a subclassed model once.",
+    ),
+    BadInput(
+        "predictor-with-losses", "alk.build_training_model(model, 'mae')", "ValueError",
+        "`predictor` already has losses.",
+        "Add the loss with `add_loss`, or take the predictor out first with "
+        "`export_inference_model(model)`.",
+    ),
+    BadInput(
+        "no-loss", "alk.build_training_model(predictor(), [])", "ValueError",
+        "At least one loss is needed.", "Pass a loss.",
+    ),
+    BadInput(
+        "loss-number", "alk.build_training_model(predictor(), 3)", "TypeError",
+        "A loss must be a name, a Keras loss, a LossTerm or a function.",
+        "Pass one of these, or a list of them. Weights go to `loss_weights=`.",
+    ),
+    BadInput(
+        "loss-misspelled", "alk.build_training_model(predictor(), 'huber_loss')",
+        "ValueError",
+        "Check the spelling. Did you mean `huber`? Received: loss='huber_loss'.",
+        "Use one of Keras's names, such as `huber`.",
+    ),
+    BadInput(
+        "two-of-one-name", "alk.build_training_model(predictor(), ['mse', 'mse'])",
+        "ValueError", "Two of the losses are named ['mse'].",
+        "Names are the keys of the history. Give one another: "
+        "`losses.KerasLoss('mse', name='again')`.",
+    ),
+    BadInput(
+        "losses-by-output", "alk.build_training_model(predictor(), {'y': 'mse'})",
+        "ValueError", "`losses` by output name needs a predictor with several outputs.",
+        "Pass the loss itself, or a list.",
+    ),
+    BadInput(
+        "unknown-output", "alk.build_training_model(two_outputs(), {'prize': 'mse'})",
+        "ValueError", "`losses` names ['prize'], but the predictor's outputs are "
+        "['price', 'sold']. Did you mean `price`?",
+        "Use the names of the outputs: the keys of a dict, or the names of the layers.",
+    ),
+    BadInput(
+        "one-loss-for-two-outputs", "alk.build_training_model(two_outputs(), ['mse'])",
+        "ValueError",
+        "`losses` must have one entry per output, or be a dict by output name.",
+        "Give each output a loss, a list, or `None`; or use a dict.",
+    ),
+    BadInput(
+        "loss-weight-infinite",
+        "alk.build_training_model(predictor(), 'mse', loss_weights=[np.inf])",
+        "ValueError", "`loss_weights` must be finite.", "Pass a finite number.",
+    ),
+    BadInput(
+        "loss-weight-too-large",
+        "alk.build_training_model(predictor(), 'mse', loss_weights=[1e39])",
+        "ValueError", "`loss_weights` must be finite in float32.",
+        "The weight is infinite in the tensors' dtype. Pass a smaller one.",
+    ),
+    BadInput(
+        "loss-weight-text",
+        "alk.build_training_model(predictor(), 'mse', loss_weights=['0.5'])",
+        "TypeError", "`loss_weights` must be a number. Received: loss_weights='0.5'.",
+        "Pass a number, not text.",
+    ),
+    BadInput(
+        "loss-weights-all-0",
+        "alk.build_training_model(predictor(), ['mse', 'mae'], loss_weights=[0, 0])",
+        "ValueError",
+        "`loss_weights` must not be 0 for all losses, which would train nothing.",
+        "Give one loss a weight, or a schedule that starts at 0.",
+    ),
+    BadInput(
+        "loss-weights-too-many",
+        "alk.build_training_model(predictor(), 'mse', loss_weights=[1.0, 2.0])",
+        "ValueError", "`loss_weights` must have one number per loss.",
+        "Pass as many as there are losses, or a dict by name.",
+    ),
+    BadInput(
+        "loss-weights-unknown",
+        "alk.build_training_model(predictor(), 'mse', loss_weights={'mae': 1.0})",
+        "ValueError", "`loss_weights` names ['mae'], but the losses are ['mse'].",
+        "Use the losses' names. For weights of classes or rows, use `sample_weight`.",
+    ),
+    BadInput(
+        "metric-misspelled",
+        "alk.build_training_model(predictor(), 'mse', metrics=['mean_absolut_error'])",
+        "ValueError",
+        "A metric must be a name that `keras.metrics.get` knows…Did you mean "
+        "`mean_absolute_error`?", "Use one of Keras's names.",
+    ),
+    BadInput(
+        "metric-number", "alk.build_training_model(predictor(), 'mse', metrics=[3])",
+        "TypeError", "A metric must be a name, a Keras metric or a function.",
+        "Pass one of these, or a list of them.",
+    ),
+    BadInput(
+        "metrics-twice",
+        "alk.build_training_model(predictor(), 'mse', metrics=['mae', 'mae'])",
+        "ValueError", "Two of the metrics are named ['mae'].",
+        "Names are the keys of the history. Give one another `name=`.",
+    ),
+    BadInput(
+        "metrics-by-output",
+        "alk.build_training_model(predictor(), 'mse', metrics={'y': 'mae'})", "ValueError",
+        "`metrics` by output name needs a predictor with several outputs.",
+        "Pass a list.",
+    ),
+    BadInput(
+        "one-key-two-meanings",
+        "alk.build_training_model(predictor(), [losses.KerasLoss('mse', name='a'), "
+        "losses.KerasLoss('mae', name='a_loss')], "
+        "metrics=[keras.metrics.MeanSquaredError(name='a')])",
+        "ValueError", "Every key of the history must have one meaning.",
+        "A loss is logged as `<name>_loss` where a metric has its name. Rename one.",
+    ),
+    BadInput(
+        "two-numbers-of-groups",
+        "alk.build_training_model(predictor(), losses.GroupGap(2), "
+        "metrics=[metrics.GroupError(3)])",
+        "ValueError", "Input `group_ids` cannot have two values of `num_groups`: 2 for "
+        "group_gap, 3 for group_error.",
+        "Use one number; or, for another attribute, another Input: `group_ids='age'`.",
+    ),
+    BadInput(
+        "inputs-unknown",
+        "alk.build_training_model(predictor(), 'mse', inputs={'y_tru': keras.Input((1,))})",
+        "ValueError", "`inputs=` names ['y_tru'], which no loss or metric takes. Expected "
+        "some of ['y_true']. Did you mean `y_true`?",
+        "Inputs have the names of the arguments that they feed.",
+    ),
+    BadInput(
+        "inputs-shape",
+        "alk.build_training_model(predictor(), 'mse', inputs={'y_true': (1,)})",
+        "TypeError", "`inputs['y_true']` must be a `keras.Input`.",
+        "Pass `keras.Input((1,))`.",
+    ),
+    BadInput(
+        "inputs-feature",
+        "alk.build_training_model(predictor(), 'mse', inputs={'x': keras.Input((2,))})",
+        "ValueError", "`inputs=` would ignore ['x']",
+        "A functional predictor has its own feature Inputs. Change them there.",
+    ),
+    BadInput(
+        "inputs-whole-weights",
+        "alk.build_training_model(predictor(), 'mse', sample_weight=True, "
+        "inputs={'sample_weight': keras.Input((), dtype='int32')})",
+        "ValueError", "The weights `sample_weight` may be fractions",
+        "Leave out the `dtype`.",
+    ),
+    BadInput(
+        "tensors-array",
+        "alk.build_training_model(predictor(), lambda y_pred, h: h, tensors={'h': x})",
+        "TypeError", "`tensors['h']` must be a KerasTensor of the predictor",
+        "Pass the output of a layer: `predictor.get_layer('hidden').output`.",
+    ),
+    BadInput(
+        "tensors-unused",
+        "alk.build_training_model(predictor(), 'mse', "
+        "tensors={'h': keras.Input((2,), name='h')})",
+        "ValueError", "`tensors['h']` must be computed from the predictor's inputs ['x'].",
+        "Take the tensor from the predictor's own graph.",
+    ),
+    BadInput(
+        "function-without-prediction",
+        "alk.build_training_model(predictor(), lambda y_true, delta: delta)",
+        "ValueError", "takes no prediction, so it cannot train anything.",
+        "Name the parameters after what they hold: `y_true`, `y_pred`, an Input.",
+    ),
+    BadInput(
+        "function-of-all-pairs",
+        "alk.build_training_model(predictor(), "
+        "lambda y_true, y_pred, cap: ops.minimum(ops.abs(y_true - y_pred), cap))",
+        "ValueError", "compares every row with every other",
+        "`(batch,)` and `(batch, 1)` broadcast to `(batch, batch)`. Index the column as "
+        "`[:, 0]`, or declare the Input as `(1,)`.",
+    ),
+    BadInput(
+        "function-of-two-losses",
+        "alk.build_training_model(predictor(), lambda y_true, y_pred: [y_pred, y_pred])",
+        "TypeError", "must return a scalar or a value per row.",
+        "Pass several functions for several losses.",
+    ),
+    BadInput(
+        "error-without-rows",
+        "alk.build_training_model(predictor(), "
+        "losses.GroupGap(2, error=keras.losses.Dice()))",
+        "ValueError", "A group's error needs a loss with one value per sample.",
+        "Use a loss that keeps the rows apart.",
+    ),
+]  # fmt: skip
+
+ADD_LOSS = [
+    BadInput(
+        "value-array", "alk.add_loss(functional_model(), np.float32(1.0))", "TypeError",
+        "`value` must be a KerasTensor",
+        "Compute it from the model's Inputs and outputs with `keras.ops`.",
+    ),
+    BadInput(
+        "value-per-row", "alk.add_loss(base, base.outputs[0])", "ValueError",
+        "A loss must be a scalar. Reduce it, e.g. with `keras.ops.mean(value)`.",
+        "Take the mean over the rows.",
+    ),
+    BadInput(
+        "value-of-another-input",
+        "alk.add_loss(base, ops.mean(base.outputs[0] - keras.Input((1,), name='z')))",
+        "ValueError",
+        "The loss needs the Inputs ['z'], which the model lacks. Build it with them: "
+        "`keras.Model([*model.inputs, z], model.outputs[0])`.",
+        "Every Input of the loss must be an Input of the model.",
+    ),
+    BadInput(
+        "weight-text", "alk.add_loss(base, value, weight='1')", "TypeError",
+        "`weight` must be a number.", "Pass a number or a schedule.",
+    ),
+    BadInput(
+        "weight-infinite", "alk.add_loss(base, value, weight=np.inf)", "ValueError",
+        "`weight` must be finite.", "Pass a finite number.",
+    ),
+    BadInput(
+        "model-subclassed", "alk.add_loss(subclassed(), value)", "TypeError",
+        "`model` must be a functional model",
+        "In a subclassed model, call `self.add_loss` in `call`.",
+    ),
+    BadInput(
+        "model-unbuilt",
+        "alk.add_loss(keras.Sequential([layers.Dense(1)]), value)", "ValueError",
+        "A Sequential must be built, so that it has an output.",
+        "Start it with `keras.Input(shape)`.",
+    ),
+    BadInput(
+        "name-taken",
+        "alk.add_loss(alk.add_loss(base, value, name='a'), value, name='a')", "ValueError",
+        "The name `a` is taken.", "Names are the keys of the history. Pass another.",
+    ),
+    BadInput(
+        "name-with-slash", "alk.add_loss(base, value, name='a/b')", "ValueError",
+        "`name` must be text without `/`", "Pass another name.",
+    ),
+]  # fmt: skip
+
+ADD_METRIC = [
+    BadInput(
+        "metric-per-row", "alk.add_metric(base, base.outputs[0], name='m')", "ValueError",
+        "A metric must be a scalar.", "Take the mean over the rows.",
+    ),
+    BadInput(
+        "metric-without-name", "alk.add_metric(base, value, name=None)", "ValueError",
+        "A metric needs a `name`, its key in the history.", "Pass a name.",
+    ),
+    BadInput(
+        "metric-array", "alk.add_metric(base, 1.0, name='m')", "TypeError",
+        "`value` must be a KerasTensor",
+        "Compute it from the model's Inputs and outputs with `keras.ops`.",
+    ),
+]  # fmt: skip
+
+GROUP_LOSSES = [
+    BadInput(
+        "no-groups", "losses.GroupGap(0)", "ValueError",
+        "`num_groups` must be a whole number of at least 1.", COUNT_GROUPS,
+    ),
+    BadInput(
+        "groups-float", "losses.WorstGroup(2.0)", "TypeError",
+        "`num_groups` must be a whole number of at least 1.", "Pass an integer.",
+    ),
+    BadInput(
+        "groups-bool", "losses.GroupDistributionGap(True)", "TypeError",
+        "`num_groups` must be a whole number of at least 1.", "Pass an integer.",
+    ),
+    BadInput(
+        "one-group", "losses.GroupGap(1)", "UserWarning",
+        "`GroupGap` compares groups, so with one group it is always 0.", COUNT_GROUPS,
+    ),
+    BadInput(
+        "one-group-constraint", "losses.GroupGapConstraint(1, bound=0.1)", "UserWarning",
+        "`GroupGapConstraint` compares groups, so with one group it is always 0.",
+        COUNT_GROUPS,
+    ),
+    BadInput(
+        "one-group-distribution", "losses.GroupDistributionGap(1)", "UserWarning",
+        "`GroupDistributionGap` compares groups, so with one group it is always 0.",
+        COUNT_GROUPS,
+    ),
+    BadInput(
+        "error-misspelled", "losses.GroupGap(2, error='squared_eror')", "ValueError",
+        "Did you mean `squared_error`", "Use a name of Keras or of the literature.",
+    ),
+    BadInput(
+        "distance", "losses.GroupGap(2, distance='square')", "ValueError",
+        "Invalid value for argument `distance`. Expected one of ['squared', 'absolute']. "
+        "Did you mean `squared`?", "Use one of the two.",
+    ),
+    BadInput(
+        "between", "losses.GroupGap(2, between='pair')", "ValueError",
+        "Invalid value for argument `between`. Expected one of ['pairs', 'range', "
+        "'overall']. Did you mean `pairs`?", "Use one of the three.",
+    ),
+    BadInput(
+        "push", "losses.GroupGap(2, push='up')", "ValueError",
+        "Invalid value for argument `push`. Expected one of ['both', 'down'].",
+        "Nothing pushes errors up alone. Use one of the two.",
+    ),
+    BadInput(
+        "absent-group", "losses.GroupGap(2, absent_group='drop')", "ValueError",
+        "Invalid value for argument `absent_group`. Expected one of ['skip', "
+        "'zero_error'].",
+        "Use one of the two.",
+    ),
+    BadInput(
+        "momentum-1", "losses.GroupGap(2, momentum=1.0)", "ValueError",
+        "`momentum` must lie in [0, 1).",
+        "With 1 nothing would ever be learned. Use `'auto'`, or a number below 1.",
+    ),
+    BadInput(
+        "momentum-1-in-float32", "losses.WorstGroup(2, momentum=0.99999999)", "ValueError",
+        "`momentum` must lie in [0, 1) in float32.",
+        "In the tensors' dtype it is 1. Use a smaller number.",
+    ),
+    BadInput(
+        "momentum-word", "losses.GroupGap(2, momentum='aut')", "ValueError",
+        "`momentum` must be \"auto\" or a number in [0, 1).", "Write `'auto'`.",
+    ),
+    BadInput(
+        "force-0", "losses.GroupGap(2, max_force=0.0)", "ValueError",
+        "`max_force` must be positive, or infinity for no limit.",
+        "With 0 the term trains nothing. Leave it out, or pass a positive number.",
+    ),
+    BadInput(
+        "ids-array", "losses.GroupGap(2, group_ids=ids)", "TypeError",
+        "`group_ids` must be the name of an Input.",
+        "Here it is a name. The ids go to `pack_inputs(group_ids=...)`.",
+    ),
+    BadInput(
+        "option-misspelled", "losses.GroupGap(2, momentm=0.9)", "ValueError|TypeError",
+        "momentm", "There is no such option. Check its spelling.",
+    ),
+    BadInput(
+        "step-word", "losses.WorstGroup(2, step_size='aut')", "ValueError",
+        "`step_size` must be \"auto\" or a positive number.", "Write `'auto'`.",
+    ),
+    BadInput(
+        "step-infinite", "losses.WorstGroup(2, step_size=np.inf)", "ValueError",
+        "`step_size` must be positive and finite.", "Pass a finite number.",
+    ),
+    BadInput(
+        "bound-0", "losses.BoundedGroupLoss(2, bound=0.0)", "ValueError",
+        "`bound` must be a positive number, or one per group.",
+        "No model has an error of 0. Pass an error that can be reached.",
+    ),
+    BadInput(
+        "bound-infinite", "losses.BoundedGroupLoss(2, bound=np.inf)", "ValueError",
+        "`bound` must be a positive number, or one per group.",
+        "An infinite bound holds nothing. Leave the term out.",
+    ),
+    BadInput(
+        "bound-too-small", "losses.BoundedGroupLoss(2, bound=1e-50)", "ValueError",
+        "`bound` must be a positive number, or one per group.",
+        "In the tensors' dtype it is 0. Scale the target up.",
+    ),
+    BadInput(
+        "bounds-too-many", "losses.BoundedGroupLoss(2, bound=[1.0, 1.0, 1.0])",
+        "ValueError", "`bound` must be a positive number, or one per group.",
+        "Pass one number, or as many as there are groups.",
+    ),
+    BadInput(
+        "bound-text", "losses.BoundedGroupLoss(2, bound='low')", "TypeError",
+        "`bound` must be a number, or one per group.", "Pass a number.",
+    ),
+    BadInput(
+        "gap-bound-negative", "losses.GroupGapConstraint(2, bound=-0.1)", "ValueError",
+        "`bound` must lie in [0, inf).", "A gap is at least 0.",
+    ),
+    BadInput(
+        "gap-bound-infinite", "losses.GroupGapConstraint(2, bound=1e39)", "ValueError",
+        "`bound` must lie in [0, inf) in float32.",
+        "In the tensors' dtype it is infinite. Leave the term out.",
+    ),
+    BadInput(
+        "gap-bound-list", "losses.GroupGapConstraint(2, bound=[0.1, 0.1])", "TypeError",
+        "`bound` must be a number.", "There is one gap, so one bound.",
+    ),
+    BadInput(
+        "penalty-infinite", "losses.BoundedGroupLoss(2, bound=1.0, penalty=np.inf)",
+        "ValueError", "`penalty` must be positive and finite.", "Pass a finite number.",
+    ),
+    BadInput(
+        "tolerance-negative", "losses.BoundedGroupLoss(2, bound=1.0, tolerance=-0.1)",
+        "ValueError", "`tolerance` must lie in [0, inf).", "Pass a number of at least 0.",
+    ),
+    BadInput(
+        "kernel", "losses.GroupDistributionGap(2, kernel='gausian')", "ValueError",
+        "Invalid value for argument `kernel`. Expected one of ['gaussian', 'laplacian']. "
+        "Did you mean `gaussian`?", "Use one of the two.",
+    ),
+    BadInput(
+        "called-without-ids", "losses.GroupGap(2)([[1.0]], [[1.0]])", "TypeError",
+        "missing a required argument: 'group_ids'", "Pass the ids, too.",
+    ),
+]  # fmt: skip
+
+OTHER_LOSSES = [
+    BadInput(
+        "keras-loss-misspelled", "losses.KerasLoss('msee')", "ValueError",
+        "A loss must be a name that `keras.losses.get` knows", "Check the spelling.",
+    ),
+    BadInput(
+        "loss-of-no-kind", "losses.get(3)", "TypeError",
+        "A loss must be a name, a Keras loss, a LossTerm or a function.",
+        "Pass one of these.",
+    ),
+    BadInput(
+        "no-reduction", "losses.KerasLoss(keras.losses.MeanSquaredError(reduction=None))",
+        "ValueError", "A term is a single number, so its loss needs a reduction.",
+        "Construct it with `reduction='sum_over_batch_size'`.",
+    ),
+    BadInput(
+        "price-negative", "losses.AsymmetricAbsoluteError(-1.0)", "ValueError",
+        "must lie in [0, inf).", "A price is at least 0.",
+    ),
+    BadInput(
+        "prices-0", "losses.AsymmetricAbsoluteError(0.0, 0.0)", "ValueError",
+        "must not both be 0, which would train nothing.", "Give one error a price.",
+    ),
+    BadInput(
+        "margin-0", "losses.Contrastive(margin=0.0)", "ValueError",
+        "`margin` must be positive and finite.",
+        "With 0, pairs that are not alike cost nothing.",
+    ),
+    BadInput(
+        "margin-text", "losses.Contrastive(margin='1')", "TypeError",
+        "`margin` must be a number.", "Pass a number.",
+    ),
+    BadInput(
+        "weights-negative", "losses.WeightedMSE(weights=[1.0, -1.0])", "ValueError",
+        "`weights` must be finite and at least 0, one per output, and not all 0.",
+        "Pass one weight per output.",
+    ),
+    BadInput(
+        "weights-0", "losses.WeightedRMSE(weights=[0.0, 0.0])", "ValueError",
+        "`weights` must be finite and at least 0, one per output, and not all 0.",
+        "Weights of 0 train nothing. Give one output a weight.",
+    ),
+    BadInput(
+        "weights-number", "losses.WeightedRMSE(weights=1.0)", "ValueError",
+        "`weights` must be finite and at least 0, one per output, and not all 0.",
+        "Pass a list, or `sample_weight`.",
+    ),
+    BadInput(
+        "weights-too-many",
+        "alk.build_training_model(predictor(), losses.WeightedMSE(weights=[1.0, 2.0]))",
+        "ValueError", "`weights` must have one weight per output.",
+        "Pass as many as the predictor has outputs.",
+    ),
+    BadInput(
+        "weights-missing", "losses.WeightedRMSE()([[1.0]], [[2.0]])", "ValueError",
+        "`weighted_rmse` needs weights.",
+        "Pass `sample_weight`, or construct the term with `weights=`.",
+    ),
+    BadInput(
+        "weights-nan", "losses.WeightedResidualNorm(weights=[np.nan])", "ValueError",
+        "`weights` must be finite and at least 0, one per output, and not all 0.",
+        "Pass finite numbers.",
+    ),
+    BadInput(
+        "over", "losses.WeightedRMSE(over='samples')", "ValueError",
+        "Invalid value for argument `over`. Expected one of ['batch', 'sample']. Did you "
+        "mean `sample`?", "Use one of the two.",
+    ),
+    BadInput(
+        "term-without-totals", "losses.LossTerm()()", "NotImplementedError",
+        "A LossTerm must define `totals`.", "Derive a class, and define the method.",
+    ),
+]  # fmt: skip
+
+METRICS = [
+    BadInput(
+        "metric-no-groups", "metrics.GroupError(0)", "ValueError",
+        "`num_groups` must be a whole number of at least 1.", COUNT_GROUPS,
+    ),
+    BadInput(
+        "metric-too-many-groups", "metrics.GroupError(2000)", "ValueError",
+        "`GroupError` logs one number per group, for at most 1000.",
+        "Use `metrics.GroupGap`, or `group_report` after training.",
+    ),
+    BadInput(
+        "metric-names-too-few", "metrics.GroupError(2, group_names=['a'])", "ValueError",
+        "`group_names` must have one name per group.", "Name every group.",
+    ),
+    BadInput(
+        "metric-names-twice", "metrics.GroupError(2, group_names=['a', 'a'])", "ValueError",
+        "`group_names` must differ from one another.",
+        "The names are keys of the history. Rename one.",
+    ),
+    BadInput(
+        "metric-error", "metrics.GroupError(2, error='absolut_error')", "ValueError",
+        "Did you mean `absolute_error`", "Check the spelling.",
+    ),
+    BadInput(
+        "metric-one-group", "metrics.GroupGap(1)", "UserWarning",
+        "`metrics.GroupGap` compares groups, so with one group it is always 0.",
+        COUNT_GROUPS,
+    ),
+    BadInput(
+        "metric-distance", "metrics.GroupGap(2, distance='squares')", "ValueError",
+        "Invalid value for argument `distance`.", "Use `'squared'` or `'absolute'`.",
+    ),
+    BadInput(
+        "bound-of", "metrics.BoundIsMet(2, bound=1.0, of='errors')", "ValueError",
+        "Invalid value for argument `of`. Expected one of ['error', 'gap'].",
+        "Use one of the two.",
+    ),
+    BadInput(
+        "bound-of-gap-list", "metrics.BoundIsMet(2, bound=[1.0, 1.0], of='gap')",
+        "ValueError", "`bound` must be a number, finite and at least 0",
+        "There is one gap, so one bound.",
+    ),
+    BadInput(
+        "bound-of-text", "metrics.BoundIsMet(2, bound='low')", "TypeError",
+        "`bound` must be a number, or one per group.", "Pass a number.",
+    ),
+    BadInput(
+        "bound-of-one-group", "metrics.BoundIsMet(1, bound=1.0, of='gap')", "UserWarning",
+        "compares groups, so with one group it is always 0.", COUNT_GROUPS,
+    ),
+]  # fmt: skip
+
+PACK = [
+    BadInput(
+        "pack-target-missing", "alk.pack_inputs(model, x)", "ValueError",
+        "The model also needs ['y_true']. Pass `y=`.", "Pass the targets.",
+    ),
+    BadInput(
+        "pack-rows", "alk.pack_inputs(model, x, y[:3])", "ValueError",
+        "must have one row per row of", "Features and targets must have as many rows.",
+    ),
+    BadInput(
+        "pack-no-rows", "alk.pack_inputs(model, x[:0], y[:0])", "ValueError",
+        "There must be at least one row.", "Check what was filtered.",
+    ),
+    BadInput(
+        "pack-feature-shape", "alk.pack_inputs(model, np.ones((4, 3)), y)", "ValueError",
+        "`x` must have shape (None, 2), rows first.", "Pass the predictor's features.",
+    ),
+    BadInput(
+        "pack-target-nan", "alk.pack_inputs(model, x, [1.0, np.nan, 3.0, 4.0])",
+        "ValueError", "`y_true` must be finite.…at row 1.",
+        "Drop the row, or put 0 there with a `sample_weight` of 0.",
+    ),
+    BadInput(
+        "pack-target-text", "alk.pack_inputs(model, x, ['a', 'b', 'c', 'd'])", "TypeError",
+        "`y_true` must be numbers, float32.", "Encode labels first.",
+    ),
+    BadInput(
+        "pack-unknown", "alk.pack_inputs(model, x, y, delta=y)", "ValueError",
+        "The model has no Input `delta`. Its Inputs are ['x', 'y_true'].",
+        "An Input has the name of the loss argument that it feeds. A parameter with a "
+        "default gets none, unless `inputs=` has it.",
+    ),
+    BadInput(
+        "pack-no-weights", "alk.pack_inputs(model, x, y, sample_weight=y)", "ValueError",
+        "The model has no Input for `sample_weight`. Build it with `sample_weight=True`",
+        "Build the model with `sample_weight=True`, or leave the weights out.",
+    ),
+    BadInput(
+        "pack-weights-negative",
+        "alk.pack_inputs(weighted, x, y, sample_weight=[1, 1, -1, 1])", "ValueError",
+        "`sample_weight` must be at least 0.", "Weights are at least 0.",
+    ),
+    BadInput(
+        "pack-weights-0", "alk.pack_inputs(weighted, x, y, sample_weight=[0, 0, 0, 0])",
+        "ValueError", "`sample_weight` must not be 0 for all rows",
+        "They would train nothing. Give some rows a weight.",
+    ),
+    BadInput(
+        "pack-ids-missing", "alk.pack_inputs(grouped, x, y)", "ValueError",
+        "The model also needs ['group_ids'].", "Pass `group_ids=`.",
+    ),
+    BadInput(
+        "pack-ids-outside", "alk.pack_inputs(grouped, x, y, group_ids=[0, 1, 2, 1])",
+        "ValueError", "`group_ids` must lie in [0, 2) for num_groups=2, or be -1 for no "
+        "group. Received: 1 ids outside, the first being 2 at row 2.",
+        "Count the groups anew, or give the row the id -1.",
+    ),
+    BadInput(
+        "pack-ids-fraction", "alk.pack_inputs(grouped, x, y, group_ids=[0, 1, 0.5, 1])",
+        "ValueError", "`group_ids` must be whole numbers.", "Use `encode_groups`.",
+    ),
+    BadInput(
+        "pack-ids-labels", "alk.pack_inputs(grouped, x, y, group_ids=['f', 'm', 'f', 'm'])",
+        "TypeError", "Encode labels first (group labels with `encode_groups`).",
+        "`ids, names = alk.encode_groups(labels)`.",
+    ),
+    BadInput(
+        "pack-ids-twice",
+        "alk.pack_inputs(grouped, {'x': x, 'group_ids': ids}, y, group_ids=ids)",
+        "ValueError", "Input `group_ids` is given twice.", "Give it once.",
+    ),
+    BadInput(
+        "pack-class-outside", "alk.pack_inputs(classes, x, [0, 1, 2, 3])", "ValueError",
+        "`y_true` must hold classes in [0, 3), as many as the prediction has.",
+        "Number the classes from 0.",
+    ),
+    BadInput(
+        "pack-does-not-fit", "alk.pack_inputs(model, x, [1.0, 1e39, 1.0, 1.0])",
+        "ValueError", "`y_true` does not fit into float32.",
+        "Scale the target, or give the Input a wider dtype.",
+    ),
+    BadInput(
+        "pack-complex", "alk.pack_inputs(model, x, y + 1j)", "TypeError",
+        "`y_true` must be real numbers", "Take the real part, or the magnitude.",
+    ),
+    BadInput(
+        "pack-masked", "alk.pack_inputs(model, x, np.ma.masked_array(y, [1, 0, 0, 0]))",
+        "ValueError", "`y_true` must have no masked entries",
+        "Drop the rows, or fill them with `.filled(value)`.",
+    ),
+    BadInput(
+        "pack-outputs", "alk.pack_inputs(two, x, y)", "ValueError",
+        "`y` must be a dict by output name, for ['price', 'sold'].",
+        "`y={'price': ..., 'sold': ...}`.",
+    ),
+    BadInput(
+        "pack-output-unknown", "alk.pack_inputs(two, x, {'prize': y, 'sold': y})",
+        "ValueError", "`y` names `prize`, but the model expects ['price', 'sold'].",
+        "Use the outputs' names.",
+    ),
+]  # fmt: skip
+
+MAKE = [
+    BadInput(
+        "data-array", "alk.make_dataset(x, 2)", "TypeError",
+        "`inputs` must be a dict of arrays by Input name.", "Make it with `pack_inputs`.",
+    ),
+    BadInput(
+        "data-empty", "alk.make_dataset({}, 2)", "ValueError",
+        "`inputs` must hold an array.", "Make it with `pack_inputs`.",
+    ),
+    BadInput(
+        "data-scalar", "alk.make_dataset({'x': x, 'cap': 2.0}, 2)", "ValueError",
+        "`cap` must have one entry per row. Repeat it for each row.",
+        "`np.full(len(x), 2.0)`.",
+    ),
+    BadInput(
+        "data-rows", "alk.make_dataset({'x': x, 'y_true': y[:3]}, 2)", "ValueError",
+        "`y_true` must have one row per row of `x`.", "All arrays have the same rows.",
+    ),
+    BadInput(
+        "batch-size-0", "alk.make_dataset(packed, 0)", "ValueError",
+        "`batch_size` must be a whole number of at least 1.", "Pass rows per batch.",
+    ),
+    BadInput(
+        "batch-size-float", "alk.make_dataset(packed, 2.0)", "TypeError",
+        "`batch_size` must be a whole number of at least 1.", "Pass an integer.",
+    ),
+    BadInput(
+        "batch-too-large", "alk.make_dataset(packed, 8, drop_remainder=True)", "ValueError",
+        "There must be at least one full batch.",
+        "Use smaller batches, or keep the remainder.",
+    ),
+    BadInput(
+        "seed-text", "alk.make_dataset(packed, 2, seed='a')", "TypeError",
+        "`seed` must be a whole number", "Pass an integer.",
+    ),
+    BadInput(
+        "balance-without-ids", "alk.make_dataset(packed, 2, balance_groups=True)",
+        "ValueError", "`balance_groups` needs the ids in the entry `group_ids`.",
+        "Pack the ids, or name their entry with `group_ids=`.",
+    ),
+    BadInput(
+        "balance-number", "alk.make_dataset(with_ids, 2, balance_groups=1)", "TypeError",
+        "`balance_groups` must be True, or one share per group", "Pass `True`.",
+    ),
+    BadInput(
+        "balance-share-0", "alk.make_dataset(with_ids, 2, balance_groups=[1.0, 0.0])",
+        "ValueError", "`balance_groups[1]` must be positive and finite.",
+        "With 0 a group would be in no batch. Drop its rows instead.",
+    ),
+    BadInput(
+        "balance-names",
+        "alk.make_dataset(with_ids, 2, balance_groups={'f': 1.0, 'm': 1.0})", "ValueError",
+        "`balance_groups` must have one share for each group in the data, by id.",
+        "Use the ids: `{0: 1.0, 1: 1.0}`.",
+    ),
+    BadInput(
+        "balance-small-batch", "alk.make_dataset(with_ids, 1, balance_groups=True)",
+        "ValueError", "With `balance_groups`, a batch must have a row for each group.",
+        "Use larger batches.",
+    ),
+    BadInput(
+        "balance-unshuffled",
+        "alk.make_dataset(with_ids, 2, balance_groups=True, shuffle=False)", "ValueError",
+        "`balance_groups` draws rows by chance.", "Leave `shuffle` at True.",
+    ),
+    BadInput(
+        "balance-fractions",
+        "alk.make_dataset({'group_ids': np.array([0, 1, 0.5, 1])}, 4, "
+        "balance_groups=True)", "ValueError",
+        "`group_ids` must be whole numbers, -1 for no group.", "Use `encode_groups`.",
+    ),
+    BadInput(
+        "undo-without-balance", "alk.make_dataset(packed, 2, undo_weights=True)",
+        "ValueError", "`undo_weights` undoes `balance_groups`, so it needs it.",
+        "Pass both or none.",
+    ),
+    BadInput(
+        "undo-without-weights",
+        "alk.make_dataset(with_ids, 2, balance_groups=True, undo_weights=True)",
+        "ValueError", "`undo_weights` needs an entry `sample_weight`",
+        "Build the model with `sample_weight=True` and pack weights of 1.",
+    ),
+]  # fmt: skip
+
+ENCODE = [
+    BadInput(
+        "labels-scalar", "alk.encode_groups('f')", "ValueError",
+        "`labels` must be one label per row, or several columns.", "Pass a list.",
+    ),
+    BadInput(
+        "labels-3d", "alk.encode_groups(np.zeros((2, 2, 2)))", "ValueError",
+        "`labels` must be one label per row, or several columns.", "Reshape them.",
+    ),
+    BadInput(
+        "labels-unknown", "alk.encode_groups(['x'], group_names=['f', 'm'])", "ValueError",
+        "`labels` must be in `group_names`.…labels[0]='x'",
+        "Make the names from all data, or set the label to `None`.",
+    ),
+    BadInput(
+        "names-twice", "alk.encode_groups(['f'], group_names=['f', 'f'])", "ValueError",
+        "`group_names` must differ from one another.", "Remove one.",
+    ),
+    BadInput(
+        "names-text", "alk.encode_groups(['f'], group_names='fm')", "TypeError",
+        "`group_names` must be a list of names.", "Pass a list.",
+    ),
+    BadInput(
+        "columns-rows", "alk.encode_groups({'sex': ['f'], 'age': ['20', '30']})",
+        "ValueError", "`column 1 of labels` must have one row per row of",
+        "All columns have the same rows.",
+    ),
+    BadInput(
+        "combinations-read-the-same",
+        "alk.encode_groups({'a': ['a & b', 'a'], 'b': ['c', 'b & c']})", "ValueError",
+        "Two groups must not have the same name.", "Rename labels that contain `&`.",
+    ),
+]  # fmt: skip
+
+TRAIN = [
+    BadInput(
+        "compile-metrics", "model.compile('sgd', metrics=['mae'])", "ValueError",
+        "`compile(metrics=...)` compares outputs with `y`, which this model does not take.",
+        "Pass `metrics=` to `build_training_model`.",
+    ),
+    BadInput(
+        "compile-loss-weights", "model.compile('sgd', loss_weights=[0.5])", "ValueError",
+        "`compile(loss_weights=...)` would be ignored",
+        "Pass `loss_weights=` to `build_training_model`, or set `model.loss_weights`.",
+    ),
+    BadInput(
+        "set-unknown-weight", "model.loss_weights.update(mae=1.0)", "KeyError",
+        "No term is named `mae`. The terms are ['mse'].", "Use the losses' names.",
+    ),
+    BadInput(
+        "set-infinite-weight", "model.loss_weights.update(mse=np.inf)", "ValueError",
+        "`loss_weights['mse']` must be finite.", "Pass a finite number.",
+    ),
+    BadInput(
+        "set-weight-text", "model.loss_weights.update(mse='a')", "TypeError",
+        "`loss_weights['mse']` must be a number.", "Pass a number.",
+    ),
+    BadInput(
+        "set-weights-list", "model.loss_weights.update([1.0])", "TypeError",
+        "`loss_weights` must be a dict by the name of the term: ['mse'].", "Pass a dict.",
+    ),
+    BadInput(
+        "remove-weight", "model.loss_weights.pop('mse')", "TypeError",
+        "A term cannot be taken out. Set `loss_weights['mse'] = 0.0`.", "Set it to 0.",
+    ),
+    BadInput(
+        "fit-target", "model.fit(packed, y, verbose=0)", "ValueError",
+        "`fit` would ignore `y=`", "Put it into the dict: `pack_inputs(model, x, y)`.",
+    ),
+    BadInput(
+        "fit-weights", "model.fit(packed, sample_weight=y, verbose=0)", "ValueError",
+        "`fit` would ignore `sample_weight=`", "Pass the weights to `pack_inputs`.",
+    ),
+    BadInput(
+        "fit-class-weight", "model.fit(packed, class_weight={0: 2.0}, verbose=0)",
+        "ValueError", "`fit` would ignore `class_weight=`",
+        "Give each row its class's weight as `sample_weight`.",
+    ),
+    BadInput(
+        "fit-validation-target",
+        "model.fit(packed, validation_data=(packed, y), verbose=0)", "ValueError",
+        "`validation_data` would ignore `y=`", "Pass one packed dict.",
+    ),
+    BadInput(
+        "evaluate-target", "model.evaluate(packed, y, verbose=0)", "ValueError",
+        "`evaluate` would ignore `y=`", "Put it into the dict.",
+    ),
+    BadInput(
+        "train-on-batch-target", "model.train_on_batch(packed, y)", "ValueError",
+        "`train_on_batch` would ignore `y=`", "Put it into the dict.",
+    ),
+    BadInput(
+        "checkpoint-unregistered",
+        "unregistered.fit(packed, verbose=0, "
+        "callbacks=[keras.callbacks.ModelCheckpoint(folder / 'm.keras')])", "ValueError",
+        "cannot be saved, because no later process could find it.",
+        "Decorate it with `@keras.saving.register_keras_serializable('your_package')`.",
+    ),
+    BadInput(
+        "save-unregistered", "unregistered.save(folder / 'm.keras')", "ValueError",
+        "cannot be saved, because no later process could find it.",
+        "Decorate it with `@keras.saving.register_keras_serializable('your_package')`.",
+    ),
+    BadInput(
+        "predict-features", "model.predict(x, verbose=0)", "ValueError",
+        "Predict from features alone with `export_inference_model(model)`.",
+        "A training model takes targets, too. Predict with the exported one.",
+    ),
+    BadInput(
+        "training-model-by-hand", "alk.TrainingModel(base.inputs, base.outputs)",
+        "ValueError", "A TrainingModel needs a LossEndpoint in its graph.",
+        "Use `build_training_model` or `add_loss`.",
+    ),
+]  # fmt: skip
+
+EXPORT = [
+    BadInput(
+        "export-predictor", "alk.export_inference_model(predictor())", "ValueError",
+        "`training_model` must have losses in its graph.",
+        "Pass the training model; a plain Keras model has `save` and `export`.",
+    ),
+    BadInput(
+        "export-leak", "alk.export_inference_model(leaky)", "ValueError",
+        "The prediction depends on the training-only Input `group_ids`, so it cannot be "
+        "exported.", "Remove it from the predictor's features.",
+    ),
+    BadInput(
+        "export-output", "alk.export_inference_model(two, outputs=['prize'])", "ValueError",
+        "`outputs` must name some of the model's outputs, ['price', 'sold'].",
+        "Use the outputs' names.",
+    ),
+    BadInput(
+        "export-format-misspelled",
+        "alk.export_inference_model(model, folder / 'm.onnx', format='onx')", "ValueError",
+        "`format` must be one of ['keras', 'tf_saved_model', 'onnx', 'litert']…Did you "
+        "mean `onnx`?", "Use one of these, or a suffix that tells.",
+    ),
+    BadInput(
+        "export-no-format", "alk.export_inference_model(model, folder / 'm')", "ValueError",
+        "or `filepath` end in one of ['.keras', '.onnx', '.tflite'].",
+        "Pass `format=`, or a suffix that tells.",
+    ),
+    BadInput(
+        "export-suffix",
+        "alk.export_inference_model(model, folder / 'm.keras', format='onnx')",
+        "ValueError", "For `format='onnx'` the `filepath` must end in `.onnx`.",
+        "Change one of the two.",
+    ),
+    BadInput(
+        "export-no-path", "alk.export_inference_model(model, format='onnx')", "ValueError",
+        "`format` needs a `filepath`.", "Pass both or none.",
+    ),
+    BadInput(
+        "export-remote", "alk.export_inference_model(model, 'gs://bucket/m.keras')",
+        "ValueError", "`filepath` must be on a local disk",
+        "Write it to a local disk, then copy it.",
+    ),
+    BadInput(
+        "export-path-number", "alk.export_inference_model(model, 3)", "TypeError",
+        "`filepath` must be a path.", "Pass text or a `pathlib.Path`.",
+    ),
+    BadInput(
+        "export-over-directory", "alk.export_inference_model(model, files)", "ValueError",
+        "`format` must be one of", "Choose a file, or `format='tf_saved_model'`.",
+    ),
+    BadInput(
+        "export-no-rows",
+        "alk.export_inference_model(model, folder / 'm.keras', sample=x[:0])",
+        "ValueError", "`sample` must hold at least one row",
+        "The file is compared on these rows. Pass some, or leave it out.",
+    ),
+    BadInput(
+        "export-sample-shape",
+        "alk.export_inference_model(model, folder / 'm.keras', sample=np.ones((3, 5)))",
+        "ValueError", "`sample` must fit the predictor: `x` has shape (None, 2).",
+        "Pass rows of features.",
+    ),
+    BadInput(
+        "export-sample-nan",
+        "alk.export_inference_model(model, folder / 'm.keras', sample=x * np.nan)",
+        "ValueError", "`sample` must hold finite numbers",
+        "NaN equals every file's prediction. Pass rows as they will come.",
+    ),
+    BadInput(
+        "export-sample-name",
+        "alk.export_inference_model(model, folder / 'm.keras', sample={'z': x})",
+        "ValueError", "`sample` names ['z'], but the features are ['x'].",
+        "Use the features' names.",
+    ),
+]  # fmt: skip
+
+LOAD = [
+    BadInput(
+        "load-nothing", "alk.load_training_model(folder / 'm.keras')", "FileNotFoundError",
+        "`filepath` must be a file that `save` wrote.", "Check the path.",
+    ),
+    BadInput(
+        "load-number", "alk.load_training_model(3)", "TypeError",
+        "`filepath` must be a path.", "Pass text or a `pathlib.Path`.",
+    ),
+    BadInput(
+        "load-truncated", "alk.load_training_model(files / 'truncated.keras')",
+        "ValueError", "The file could not be loaded: it is truncated, damaged",
+        "Load another copy.",
+    ),
+    BadInput(
+        "load-text", "alk.load_training_model(files / 'text.keras')", "ValueError",
+        "The file could not be loaded: it is truncated, damaged, not a Keras file",
+        "Pass what `model.save` wrote.",
+    ),
+    BadInput(
+        "load-weights", "alk.load_training_model(files / 'model.weights.h5')", "ValueError",
+        "The file could not be loaded",
+        "Build the model, then call `model.load_weights`.",
+    ),
+    BadInput(
+        "load-predictor", "alk.load_training_model(files / 'predictor.keras')",
+        "ValueError", "The file must hold a training model.",
+        "Load an exported predictor with `keras.saving.load_model`.",
+    ),
+    BadInput(
+        "load-unregistered", "alk.load_training_model(files / 'foreign.keras')",
+        "ValueError", "The file could not be loaded, as it needs ['shop>own_loss'], which "
+        "nothing has registered here.…`custom_objects={'shop>own_loss': own_loss}`",
+        "Import the module that defines it, or pass it as `custom_objects`.",
+    ),
+]  # fmt: skip
+
+REPORT = [
+    BadInput(
+        "report-rows", "alk.group_report(y, y[:3], ids)", "ValueError",
+        "`y_pred` must have one row per row of `y_true`.", "Predict for the same rows.",
+    ),
+    BadInput(
+        "report-outputs", "alk.group_report(np.ones((4, 2)), np.ones((4, 3)), ids)",
+        "ValueError", "`y_pred` must have the shape of `y_true`.",
+        "Pass as many outputs as targets.",
+    ),
+    BadInput(
+        "report-scalar", "alk.group_report(1.0, 1.0, 0)", "ValueError",
+        "`y_true` must have one entry per row.", "Pass arrays.",
+    ),
+    BadInput(
+        "report-text", "alk.group_report(['a', 'b', 'c', 'd'], y, ids)", "TypeError",
+        "`y_true` must be numbers", "Encode labels first.",
+    ),
+    BadInput(
+        "report-masked", "alk.group_report(np.ma.masked_array(y, [1, 0, 0, 0]), y, ids)",
+        "ValueError", "`y_true` must have no masked entries", "Drop the rows.",
+    ),
+    BadInput(
+        "report-nan", "alk.group_report(y, [1.0, np.nan, 1.0, 1.0], ids)", "ValueError",
+        "Every row must have a finite error.…y_pred[1]=[nan]",
+        "Find out why the prediction is not finite.",
+    ),
+    BadInput(
+        "report-model-without-x", "alk.group_report(y, predictor(), ids)", "ValueError",
+        "A model needs `x` to predict from.", "Pass `x=`.",
+    ),
+    BadInput(
+        "report-ids-outside", "alk.group_report(y, y, [-2, 0, 0, 1])", "ValueError",
+        "`group_ids` must lie in [0, 2), or be -1 for no group.…-2 at row 0",
+        "Use ids from 0; -1 means no group.",
+    ),
+    BadInput(
+        "report-ids-of-customers", "alk.group_report(y, y, [7, 7, 10**9, 10**9])",
+        "ValueError", "`group_ids` must be ids from 0, one after another.",
+        "Number the groups with `encode_groups`.",
+    ),
+    BadInput(
+        "report-names-too-few", "alk.group_report(y, y, ids, group_names=['f'])",
+        "ValueError", "`group_ids` must lie in [0, 1), as `group_names` has 1 names",
+        "Name every group.",
+    ),
+    BadInput(
+        "report-names-twice", "alk.group_report(y, y, ids, group_names=['f', 'f'])",
+        "ValueError", "`group_names` must differ from one another.", "Rename one.",
+    ),
+    BadInput(
+        "report-no-group", "alk.group_report(y, y, [-1, -1, -1, -1])", "ValueError",
+        "At least one row must have a group.", "Number the groups from 0.",
+    ),
+    BadInput(
+        "report-weights-negative",
+        "alk.group_report(y, y, ids, sample_weight=[1, -1, 1, 1])", "ValueError",
+        "`sample_weight` must be finite and at least 0.", "Weights are at least 0.",
+    ),
+    BadInput(
+        "report-weights-0", "alk.group_report(y, y, ids, sample_weight=[0, 0, 0, 0])",
+        "ValueError", "`sample_weight` must not be 0 for all rows",
+        "Leave the weights out.",
+    ),
+    BadInput(
+        "report-error", "alk.group_report(y, y, ids, error='absolut_error')", "ValueError",
+        "Did you mean `absolute_error`", "Check the spelling.",
+    ),
+    BadInput(
+        "report-error-of-classes",
+        "alk.group_report(y, y, ids, error='categorical_crossentropy')", "ValueError",
+        "`categorical_crossentropy` takes the last axis of `y_pred` for the outputs or "
+        "classes of a row", "Pass `(rows, classes)`.",
+    ),
+    BadInput(
+        "report-confidence-0", "alk.group_report(y, y, ids, confidence=0.0)", "ValueError",
+        "`confidence` must lie in (0, 1).", "The usual one is 0.95.",
+    ),
+    BadInput(
+        "report-confidence-percent", "alk.group_report(y, y, ids, confidence=95)",
+        "ValueError", "`confidence` must lie in (0, 1).", "Write 0.95 for 95 %.",
+    ),
+    BadInput(
+        "difference-method", "alk.group_report(y, y, ids).difference('to_all')",
+        "ValueError", "Invalid value for argument `method`. Expected one of "
+        "['between_groups', 'to_overall'].", "Use one of the two.",
+    ),
+    BadInput(
+        "compare-errors",
+        "alk.group_report(y, y, ids).compare(alk.group_report(y, y, ids, error='mae'))",
+        "ValueError", "Two reports to compare must have the same error name.",
+        "Create both with the same `error=`.",
+    ),
+    BadInput(
+        "compare-groups",
+        "alk.group_report(y, y, ids).compare("
+        "alk.group_report(y, y, ids, group_names=['f', 'm']))", "ValueError",
+        "Two reports to compare must have the same group names.",
+        "Create both with the same `group_names=`.",
+    ),
+    BadInput(
+        "compare-other", "alk.group_report(y, y, ids).compare(0.5)", "TypeError",
+        "`before` must be a `GroupReport`.", "Create both with `group_report`.",
+    ),
+    BadInput(
+        "curve-no-values", "alk.tradeoff_curve(build, with_ids, with_ids, [])",
+        "ValueError", "`values` must hold a value.", "Pass loss weights or bounds.",
+    ),
+    BadInput(
+        "curve-no-ids", "alk.tradeoff_curve(build, packed, packed)", "ValueError",
+        "`train` must have the entries `y_true` and `group_ids`.",
+        "Pack the ids, or name their entry with `group_ids=`.",
+    ),
+    BadInput(
+        "curve-budget", "alk.tradeoff_curve(build, with_ids, with_ids, budget=-0.1)",
+        "ValueError", "`budget` must lie in [0, inf).", "0.05 is 5 % more.",
+    ),
+    BadInput(
+        "curve-epochs", "alk.tradeoff_curve(build, with_ids, with_ids, epochs=0)",
+        "ValueError", "`epochs` must be a whole number of at least 1.",
+        "Train at least once.",
+    ),
+    BadInput(
+        "curve-build", "alk.tradeoff_curve(0.5, with_ids, with_ids)", "TypeError",
+        "`build` must be a function of a loss weight", "Pass a function.",
+    ),
+]  # fmt: skip
+
+FUNCTIONAL = [
+    BadInput(
+        "totals-rows", "functional.group_totals([1.0, 2.0], [0], num_groups=2)",
+        "ValueError", "`group_ids` must have one row per row of `error`.",
+        "Pass one id per row.",
+    ),
+    BadInput(
+        "totals-axes", "functional.group_totals([[1.0, 2.0]], [0], num_groups=2)",
+        "ValueError", "`error` must have one number per row, shape (batch,).",
+        "Take the mean over the outputs first: `functional.row_mean`.",
+    ),
+    BadInput(
+        "totals-no-groups", "functional.group_totals([1.0], [0], num_groups=0)",
+        "ValueError", "`num_groups` must be a whole number of at least 1.", COUNT_GROUPS,
+    ),
+    BadInput(
+        "means-shapes", "functional.group_means([1.0, 2.0], [1.0])", "ValueError",
+        "`weight_totals` must have the shape of `error_totals`.",
+        "Pass both results of `group_totals`.",
+    ),
+    BadInput(
+        "gap-of-rows", "functional.group_gap([[1.0, 2.0]])", "ValueError",
+        "`means` must have one number per group, shape (num_groups,).",
+        "Take them from `group_means`.",
+    ),
+    BadInput(
+        "gap-present", "functional.group_gap([1.0, 2.0], [True])", "ValueError",
+        "`is_present` must have the shape of `means`.", "One flag per group.",
+    ),
+    BadInput(
+        "gap-shares",
+        "functional.group_gap([1.0, 2.0], between='overall', shares=[1.0, 1.0, 1.0])",
+        "ValueError", "`shares` must have the shape of `means`.", "One share per group.",
+    ),
+    BadInput(
+        "slopes-distance", "functional.group_gap_slopes([1.0, 2.0], distance='sqared')",
+        "ValueError", "Invalid value for argument `distance`.…Did you mean `squared`?",
+        "Use `'squared'` or `'absolute'`.",
+    ),
+    BadInput(
+        "mmd-rows", "functional.group_mmd([1.0, 2.0], [0], num_groups=2)", "ValueError",
+        "`group_ids` must have one row per row of `y_pred`.", "Pass one id per row.",
+    ),
+    BadInput(
+        "mmd-kernel",
+        "functional.group_mmd([1.0, 2.0], [0, 1], num_groups=2, kernel='rbf')",
+        "ValueError", "Invalid value for argument `kernel`.",
+        "RBF is `'gaussian'`.",
+    ),
+    BadInput(
+        "error-shapes", "functional.squared_error([[1.0], [2.0]], [1.0, 2.0])",
+        "ValueError", "`y_pred` must have the shape of `y_true`.",
+        "They would broadcast. Reshape one.",
+    ),
+    BadInput(
+        "error-whole", "functional.squared_error([1], [1])", "TypeError",
+        "`y_pred` must be a float tensor.", "Pass floats.",
+    ),
+    BadInput(
+        "mse-weights", "functional.weighted_mse([[1.0]], [[1.0]], [1.0, 2.0])",
+        "ValueError", "`sample_weight` must have the shape of `y_true`.",
+        "One weight per element, or one per output.",
+    ),
+    BadInput(
+        "rmse-over", "functional.weighted_rmse([[1.0]], [[1.0]], [[1.0]], over='row')",
+        "ValueError", "Invalid value for argument `over`.", "Use `'batch'` or `'sample'`.",
+    ),
+    BadInput(
+        "norm-weights",
+        "functional.weighted_residual_norm([[1.0]], [[1.0]], [[1.0, 2.0]])", "ValueError",
+        "`sample_weight` must have the shape of `y_true`.", "One weight per element.",
+    ),
+]  # fmt: skip
+
+CLI = [
+    BadInput(
+        "cli-epochs", "cli('demo', '--epochs', '0')", "SystemExit",
+        "`epochs` must be a whole number of at least 1.", "Train at least once.",
+    ),
+    BadInput(
+        "cli-epochs-text", "cli('demo', '--epochs', 'many')", "SystemExit",
+        "argument --epochs: invalid int value: 'many'", "Pass an integer.",
+    ),
+    BadInput(
+        "cli-weight", "cli('demo', '--loss-weight', '-1')", "SystemExit",
+        "`loss_weight` must lie in [0, inf).", "Pass a number of at least 0.",
+    ),
+    BadInput(
+        "cli-seed", "cli('demo', '--seed', '-1')", "SystemExit",
+        "`seed` must lie in [0, 4.29497e+09].", "Pass a number from 0 to 2³² − 1.",
+    ),
+    BadInput(
+        "cli-output", "cli('demo', '--output', str(files / 'text.keras'))", "SystemExit",
+        "`output` must be a folder.", "Name a new or existing folder.",
+    ),
+    BadInput(
+        "cli-command", "cli('dmeo')", "SystemExit",
+        "invalid choice: 'dmeo'", "The command is `demo`.",
+    ),
+]  # fmt: skip
+
+ENTRIES = {
+    "build_training_model": BUILD,
+    "add_loss": ADD_LOSS,
+    "add_metric": ADD_METRIC,
+    "Losses of groups": GROUP_LOSSES,
+    "Other losses": OTHER_LOSSES,
+    "Metrics": METRICS,
+    "pack_inputs": PACK,
+    "make_dataset": MAKE,
+    "encode_groups": ENCODE,
+    "compile, fit, evaluate, predict and save": TRAIN,
+    "export_inference_model": EXPORT,
+    "load_training_model": LOAD,
+    "Reports and trade-off curves": REPORT,
+    "functional": FUNCTIONAL,
+    "The command addloss-kit": CLI,
+}
+
+HEAD = """\
+# Errors
+
+What each message means, and what to do. Every call below is refused before the first
+step: nothing has been trained or written. `…` stands for what depends on your call. (A
+`UserWarning` only tells; the call goes on.)
+
+In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a model with
+two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
+weights, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
+and `one_hot` from one-hot targets, `two` has the outputs `price` and `sold`. `packed` and
+`with_ids` are from `pack_inputs`, without and with group ids; `base` is a functional model
+and `value` a scalar of its graph.
+"""
+
+
+def page() -> str:
+    """The text of `docs/errors.md`."""
+    parts = [HEAD]
+    for entry, rows in ENTRIES.items():
+        lines = ["| you call | it says | what to do |", "|---|---|---|"]
+        for row in rows:
+            # Kinds of errors differ between versions of Keras in a few rows.
+            kind = row.error.replace("|", " or ")
+            cells = [f"`` {row.given} ``", f"{kind}: `` {row.message} ``", row.remedy]
+            lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
+        parts.append(f"## {entry}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE.name}: {sum(map(len, ENTRIES.values()))} rows")
