@@ -13,10 +13,8 @@ from addloss_kit import functional
 from addloss_kit._checks import (
     as_bounds,
     as_held_array,
-    check_name,
     check_number,
     check_one_of,
-    check_positive_int,
     check_unique,
     received,
     warn_of_one_group,
@@ -26,13 +24,11 @@ from addloss_kit._types import (
     Bounded,
     Config,
     Distance,
-    ErrorLike,
-    KerasTensor,
     Tensor,
 )
-from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, snake_case
+from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE
 from addloss_kit.functional.groups import BETWEEN, DISTANCES
-from addloss_kit.per_sample_error import PerSampleError
+from addloss_kit.per_group import ErrorPerGroup
 
 __all__ = ["BoundIsMet", "GroupError", "GroupGap"]
 
@@ -41,27 +37,11 @@ __all__ = ["BoundIsMet", "GroupError", "GroupGap"]
 _MAX_LOGGED_GROUPS = 1000
 
 
-class _GroupMetric(keras.metrics.Metric):
+class _GroupMetric(ErrorPerGroup, keras.metrics.Metric):
     """Error and weight totals of each group since the last reset."""
 
-    def __init__(
-        self,
-        num_groups: int,
-        *,
-        error: ErrorLike = "squared_error",
-        group_ids: str = GROUP_IDS,
-        name: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        check_positive_int(num_groups=num_groups)
-        check_name(group_ids=group_ids)
-        if name is None:
-            name = snake_case(type(self).__name__)
-            name = name if group_ids == GROUP_IDS else f"{group_ids}_{name}"
-        super().__init__(name=name, **kwargs)
-        self.num_groups = int(num_groups)
-        self.error = error if isinstance(error, PerSampleError) else PerSampleError(error)
-        self.group_ids = group_ids
+    def __init__(self, num_groups: int, **kwargs: Any) -> None:
+        super().__init__(num_groups, **kwargs)
         # float32 sums over many batches drift; the second row accumulates the rounding
         # errors of the first (Neumaier's summation).
         self.error_totals = self._sums("error_totals")
@@ -83,18 +63,6 @@ class _GroupMetric(keras.metrics.Metric):
     def accepts(self, argument: str) -> bool:
         """Whether `update_state` has a parameter of that name."""
         return argument in (*self.required_arguments, *self.optional_arguments, "mask")
-
-    def source(self, argument: str) -> str:
-        """The name of the Input that feeds `argument`."""
-        return self.group_ids if argument == GROUP_IDS else argument
-
-    def field(self, argument: str, prediction: KerasTensor) -> Field:
-        """What the Input of `argument` must look like."""
-        if argument == GROUP_IDS:
-            return Field(
-                shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
-            )
-        return self.error.field(prediction) if argument == Y_TRUE else Field()
 
     def update_state(
         self,
@@ -133,21 +101,6 @@ class _GroupMetric(keras.metrics.Metric):
         weight = ops.sum(self.weight_totals, axis=0)
         return functional.group_means(error, weight), weight
 
-    def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "num_groups": self.num_groups,
-            "error": keras.saving.serialize_keras_object(self.error),
-            "group_ids": self.group_ids,
-        }
-
-    @classmethod
-    def from_config(cls, config: Config) -> _GroupMetric:
-        config = dict(config)
-        if isinstance(config.get("error"), dict):
-            config["error"] = keras.saving.deserialize_keras_object(config["error"])
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("addloss_kit.metrics")
 class GroupError(_GroupMetric):
@@ -163,7 +116,7 @@ class GroupError(_GroupMetric):
     Returns:
         A dict with one scalar per group, in the units of the error; NaN for a group
         without weight, because 0 would look perfect. Callbacks such as `EarlyStopping`
-        never take NaN for an improvement on a number.
+        never take NaN for an improvement, but keep a NaN of the first epoch as the best.
 
     Example:
         >>> metric = GroupError(2)

@@ -22,6 +22,7 @@ FLOORS = (
     ("keras_internals",),
     ("functional", "serialization"),
     ("per_sample_error", "data"),
+    ("per_group",),
     ("losses", "metrics"),
     ("model",),
     ("building", "exporting"),
@@ -56,6 +57,13 @@ def imports_of(path, is_deferred_too):
 def test_every_file_has_a_floor():
     names = {name_of(path).split(".")[0] for path in MODULES} - {""}
     assert names == set(FLOOR_OF)
+
+
+def test_the_page_of_decisions_has_the_same_floors():
+    page = (ROOT.parent / "docs" / "decisions.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (`.*`) \|$", page, re.MULTILINE)
+    shown = {int(number): tuple(re.findall(r"`(\w+)`", names)) for number, names in rows}
+    assert shown == dict(enumerate(FLOORS, start=1))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: name_of(path) or "addloss_kit")

@@ -225,3 +225,19 @@ def test_options_that_are_none_are_refused():
         GroupGap(2, between="all")
     with pytest.raises(ValueError, match=r"`num_groups` must be .*at least 1"):
         GroupGap(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [([3.0, np.nan, 2.0], 2.0), ([3.0, 2.0, np.nan], 2.0), ([np.nan, 3.0, 2.0], np.nan)],
+)
+def test_early_stopping_takes_no_nan_for_better_but_keeps_one_of_the_first_epoch(
+    values, best
+):
+    # What docs/formulas.md says of Keras.
+    stopping = keras.callbacks.EarlyStopping("gap", mode="min", patience=9)
+    stopping.set_model(keras.Sequential())
+    stopping.on_train_begin()
+    for epoch, value in enumerate(values):
+        stopping.on_epoch_end(epoch, {"gap": value})
+    np.testing.assert_array_equal(float(stopping.best), best)

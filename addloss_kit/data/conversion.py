@@ -1,4 +1,4 @@
-"""What NumPy and pandas would convert or pair up without a word."""
+"""What NumPy and pandas would silently convert or pair up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def as_number_array(name: str, value: Any, dtype: str) -> np.ndarray:
 
     Raises:
         ValueError: If entries of a masked array are masked.
-        TypeError: If it holds something else than real numbers.
+        TypeError: If it holds anything but real numbers.
     """
     if isinstance(value, np.ma.MaskedArray):
         _refuse_masked(name, value)
@@ -54,7 +54,7 @@ def check_same_index(**values: Any) -> None:
         return
     (first_name, first), *others = tables.items()
     for name, table in others:
-        # Of another length, they are refused by their number of rows.
+        # Different lengths are refused elsewhere, by the number of rows.
         if len(table.index) != len(first.index) or table.index.equals(first.index):
             continue
         is_other = [a != b for a, b in zip(first.index, table.index)]
@@ -88,9 +88,9 @@ def _from_objects(array: np.ndarray) -> np.ndarray:
     entries = [np.nan if is_missing(entry) else entry for entry in array.flat]
     for entry in entries:
         is_number = isinstance(entry, (numbers.Real, np.bool_))
-        # `Decimal` is a number, but no `Real`.
+        # `Decimal` is a number, but not a `Real`.
         if not is_number and not hasattr(entry, "as_integer_ratio"):
-            raise TypeError(f"{entry!r} is no number.")
+            raise TypeError(f"{entry!r} is not a number.")
     if all(isinstance(entry, numbers.Integral) for entry in entries):
         try:
             return np.array(entries, "int64").reshape(array.shape)

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from addloss_kit.data.rows import Rows
 
-# Of the batches that are gathered at once: enough to make the call cheap, few enough
-# to hold next to no second copy of the data, and to stay in the processor's cache.
+# How much is gathered at once: enough to make the call cheap, too little to be a second
+# copy of the data, or to leave the processor's cache.
 _BLOCK_BYTES = 4 << 20
 _MAX_BLOCK = 64
 
-# Operations that give a plain dataset, of which `fit` knows neither order nor rows.
+# Operations that return a plain dataset, whose order and rows `fit` does not know.
 _LOSING = (
     "batch cache concatenate enumerate filter flat_map interleave map padded_batch "
     "prefetch ragged_batch rebatch repeat shard shuffle skip take take_while unbatch "
@@ -28,10 +28,10 @@ _LOSING = (
 class RowDataset(tf.data.Dataset):
     """Batches of rows in memory: what `make_dataset` returns.
 
-    It is a `tf.data.Dataset` like any other, of one dict a batch. `TrainingModel.fit`
-    knows more of it: it sets the epoch, which decides the order, and can run many
-    steps as one compiled loop over `rows`. An operation such as `map` or `prefetch`
-    gives a plain dataset without that, and says so.
+    It is a `tf.data.Dataset` like any other, with one dict per batch. With it,
+    `TrainingModel.fit` can do more: set the epoch, which determines the order, and run
+    many steps as one compiled loop over `rows`. An operation such as `map` or
+    `prefetch` returns a plain dataset, which cannot do that, and warns.
 
     Args:
         rows: The rows, with their order.
@@ -43,7 +43,7 @@ class RowDataset(tf.data.Dataset):
         super().__init__(self._batches._variant_tensor)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass that of this epoch, from 0."""
+        """Make the next pass that of this epoch, counted from 0."""
         self.rows.epoch.assign(epoch)
 
     @property
@@ -77,10 +77,9 @@ for _name in _LOSING:
 
 
 def _batches(rows: Rows) -> Any:
-    """The pipeline: some batches are gathered at once and then sliced.
+    """The pipeline: it gathers several batches at once, then slices them.
 
-    Most of the time of an element of a dataset goes into calling the function that
-    makes it.
+    Most of the cost of a dataset's element is the call of the function that makes it.
     """
     batch_size, steps, full = rows.batch_size, rows.steps, rows.full_steps
     row_bytes = sum(array[:1].nbytes for array in rows.arrays.values())
@@ -102,9 +101,9 @@ def _batches(rows: Rows) -> Any:
             lambda: carried,
         )
         order.set_shape((None,))
-        # The epoch counts when the last batch is drawn, not before: a look at the first
-        # batch, or an iterator that Keras makes and does not use, must not change the
-        # order of the next. For the same reason nothing is drawn ahead (`prefetch`).
+        # The epoch counts once its last batch is drawn: a look at the first batch, or an
+        # iterator that Keras makes and does not use, must not change the next order. For
+        # the same reason nothing is drawn ahead (`prefetch`).
         tf.cond(block["is_last"], lambda: epoch.assign_add(1).op, tf.no_op)
         chosen = order[block["low"] * batch_size : block["high"] * batch_size]
         # The last batch may be short; then the size of a batch is not static.

@@ -12,18 +12,18 @@ import numpy as np
 class Rows:
     """Arrays in memory and the order in which an epoch takes their rows.
 
-    The order is a function of the seed and the epoch, so a training that was killed
-    finds it again.
+    The order is a function of the seed and the epoch, so a training run that was
+    killed resumes it.
 
     Args:
         arrays: Arrays by Input name, all of the same number of rows.
         batch_size: Rows per batch.
         steps: Batches per epoch.
-        drawn: Rows per epoch; the last batch is short where `batch_size` does not
-            divide it.
-        order: From `(seed, epoch)`, a TensorFlow tensor, to at least `drawn` row
+        drawn: Rows per epoch; the last batch is shorter if `batch_size` does not
+            divide this.
+        order: Maps `(seed, epoch)`, a TensorFlow tensor, to at least `drawn` row
             numbers.
-        seed: Makes the order repeat.
+        seed: Makes the order reproducible.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Rows:
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):
-            # Under a device scope TensorFlow makes a second copy meanwhile.
+            # Under a device scope TensorFlow would make a second copy.
             return {n: tf.convert_to_tensor(array) for n, array in self.arrays.items()}
         # Where the input pipeline runs.
         with tf.device("/CPU:0"):
@@ -75,7 +75,7 @@ class Rows:
         return self.order(seed)
 
     def draw_epoch(self) -> Any:
-        """The order of the epoch that is next, `(drawn,)`, and count it."""
+        """The order of the next epoch, `(drawn,)`; counts the epoch."""
         import tensorflow as tf
 
         with tf.device("/CPU:0"):
@@ -85,14 +85,14 @@ class Rows:
 
 
 def as_given(count: int) -> Callable[[Any], Any]:
-    """The rows as they stand, in every epoch."""
+    """The rows in the given order, in every epoch."""
     import tensorflow as tf
 
     return lambda seed: tf.range(count, dtype=_index_type(count))
 
 
 def shuffled(count: int) -> Callable[[Any], Any]:
-    """All rows in an order of its own for each epoch."""
+    """All rows, shuffled anew for each epoch."""
     import tensorflow as tf
 
     def order(seed: Any) -> Any:

@@ -33,15 +33,10 @@ def sum_over_replicas(totals: Totals) -> Totals:
     Raises:
         NotImplementedError: On torch, if several processes train together.
     """
-    if keras.backend.backend() == "torch":
-        _refuse_torch_processes()
-    if keras.backend.backend() != "tensorflow":
+    if (context := _replica_context()) is None:
         return totals
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return totals
     flat = tf.nest.flatten(totals)
     summed = context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
     return tf.nest.pack_sequence_as(totals, summed)
@@ -60,18 +55,26 @@ def gather_over_replicas(tensors: Any) -> Any:
     Raises:
         NotImplementedError: On torch, if several processes train together.
     """
-    if keras.backend.backend() == "torch":
-        _refuse_torch_processes()
-    if keras.backend.backend() != "tensorflow":
+    if (context := _replica_context()) is None:
         return tensors
     import tensorflow as tf
 
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return tensors
     flat = tf.nest.flatten(tensors)
     gathered = [context.all_gather(tensor, axis=0) for tensor in flat]
     return tf.nest.pack_sequence_as(tensors, gathered)
+
+
+def _replica_context() -> Any:
+    """The context of this replica; `None` if there are no others to wait for."""
+    if keras.backend.backend() == "torch":
+        _refuse_torch_processes()
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    is_alone = context is None or context.num_replicas_in_sync == 1
+    return None if is_alone else context
 
 
 def _refuse_torch_processes() -> None:

@@ -7,19 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_number, check_same_shape, received
+from addloss_kit._checks import check_number, received
 from addloss_kit._renamed import renamed
-from addloss_kit._types import Config, KerasTensor, Tensor
-from addloss_kit.fields import Y_TRUE, Field
-from addloss_kit.functional.rows import last_axis_mean, without_masked
-from addloss_kit.losses.keras_loss import reduction_totals
-from addloss_kit.losses.loss_term import LossTerm
-from addloss_kit.per_sample_error import as_keras_target
+from addloss_kit._types import Config, Tensor
+from addloss_kit.losses.elementwise import ElementwiseTerm
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 @renamed(over="over_price", under="under_price")
-class AsymmetricAbsoluteError(LossTerm):
+class AsymmetricAbsoluteError(ElementwiseTerm):
     r"""Absolute error with different prices for over- and underestimates.
 
     $$p_\text{over}\,(\hat y - y) \text{ where } \hat y > y, \quad
@@ -66,27 +62,9 @@ class AsymmetricAbsoluteError(LossTerm):
         self.over_price = float(over_price)
         self.under_price = float(under_price)
 
-    def field(self, argument: str, prediction: KerasTensor) -> Field:
-        if argument != Y_TRUE:
-            return Field()
-        return Field(shape=tuple(prediction.shape[1:]), reason=self.name)
-
-    def totals(
-        self,
-        y_true: Tensor,
-        y_pred: Tensor,
-        sample_weight: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        y_true = as_keras_target(y_true, y_pred)
-        check_same_shape(y_true=y_true, y_pred=y_pred)
-        y_true, y_pred = without_masked(mask, y_true, y_pred)
+    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         excess = y_pred - y_true
-        price = self.over_price * ops.relu(excess) + self.under_price * ops.relu(-excess)
-        price = last_axis_mean(price, mask)
-        return reduction_totals(
-            price, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
-        )
+        return self.over_price * ops.relu(excess) + self.under_price * ops.relu(-excess)
 
     def get_config(self) -> Config:
         prices = {"over_price": self.over_price, "under_price": self.under_price}

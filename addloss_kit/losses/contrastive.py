@@ -7,17 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from addloss_kit._checks import check_positive, check_same_shape
-from addloss_kit._types import Config, KerasTensor, Tensor
-from addloss_kit.fields import Y_TRUE, Field
-from addloss_kit.functional.rows import last_axis_mean, without_masked
-from addloss_kit.losses.keras_loss import reduction_totals
-from addloss_kit.losses.loss_term import LossTerm
-from addloss_kit.per_sample_error import as_keras_target
+from addloss_kit._checks import check_positive
+from addloss_kit._types import Config, Tensor
+from addloss_kit.losses.elementwise import ElementwiseTerm
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
-class Contrastive(LossTerm):
+class Contrastive(ElementwiseTerm):
     r"""Pulls pairs that are alike together, pushes others a margin apart.
 
     $$y\,d^2 + (1 - y)\,\max(0,\ m - d)^2$$
@@ -65,27 +61,9 @@ class Contrastive(LossTerm):
         check_positive(margin=margin)
         self.margin = float(margin)
 
-    def field(self, argument: str, prediction: KerasTensor) -> Field:
-        if argument != Y_TRUE:
-            return Field()
-        return Field(shape=tuple(prediction.shape[1:]), reason=self.name)
-
-    def totals(
-        self,
-        y_true: Tensor,
-        y_pred: Tensor,
-        sample_weight: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        y_true = as_keras_target(y_true, y_pred)
-        check_same_shape(y_true=y_true, y_pred=y_pred)
-        y_true, y_pred = without_masked(mask, y_true, y_pred)
+    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         shortfall = ops.relu(self.margin - y_pred)
-        values = y_true * ops.square(y_pred) + (1.0 - y_true) * ops.square(shortfall)
-        values = last_axis_mean(values, mask)
-        return reduction_totals(
-            values, sample_weight, mask, "sum_over_batch_size", self, [y_pred]
-        )
+        return y_true * ops.square(y_pred) + (1.0 - y_true) * ops.square(shortfall)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "margin": self.margin}

@@ -8,25 +8,19 @@ import keras
 from keras import ops
 
 from addloss_kit import functional
-from addloss_kit._checks import (
-    check_name,
-    check_one_of,
-    check_positive,
-    check_positive_int,
-    warn_of_one_group,
-)
+from addloss_kit._checks import check_one_of, check_positive, warn_of_one_group
 from addloss_kit._renamed import renamed
-from addloss_kit._types import Config, KerasTensor, Kernel, Tensor
-from addloss_kit.fields import GROUP_IDS, Field, snake_case
+from addloss_kit._types import Config, Kernel, Tensor
 from addloss_kit.functional.mmd import KERNELS
 from addloss_kit.functional.rows import row_weight, steps_that_count
 from addloss_kit.keras_internals.replicas import gather_over_replicas
 from addloss_kit.losses.loss_term import LossTerm
+from addloss_kit.per_group import PerGroup
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
 @renamed(length="bandwidth")
-class GroupDistributionGap(LossTerm):
+class GroupDistributionGap(PerGroup, LossTerm):
     r"""How far apart the distributions of the groups' predictions are (MMD²).
 
     It takes no target: it makes predictions reveal as little as possible about the
@@ -72,33 +66,16 @@ class GroupDistributionGap(LossTerm):
         *,
         kernel: Kernel = "gaussian",
         bandwidth: float | None = None,
-        group_ids: str = GROUP_IDS,
-        name: str | None = None,
+        group_ids: str = "group_ids",
         **kwargs: Any,
     ) -> None:
-        check_positive_int(num_groups=num_groups)
+        super().__init__(num_groups, group_ids=group_ids, **kwargs)
         warn_of_one_group(type(self).__name__, num_groups)
-        check_name(group_ids=group_ids)
         check_one_of(KERNELS, kernel=kernel)
         if bandwidth is not None:
             check_positive(bandwidth=bandwidth)
-        if name is None and group_ids != GROUP_IDS:
-            name = f"{group_ids}_{snake_case(type(self).__name__)}"
-        super().__init__(name=name, **kwargs)
-        self.num_groups = int(num_groups)
         self.kernel = kernel
         self.bandwidth = None if bandwidth is None else float(bandwidth)
-        self.group_ids = group_ids
-
-    def source(self, argument: str) -> str:
-        return self.group_ids if argument == GROUP_IDS else argument
-
-    def field(self, argument: str, prediction: KerasTensor) -> Field:
-        if argument == GROUP_IDS:
-            return Field(
-                shape=(), dtype="int32", num_groups=self.num_groups, reason=self.name
-            )
-        return Field()
 
     def totals(
         self,
@@ -128,10 +105,5 @@ class GroupDistributionGap(LossTerm):
         return value, ops.ones_like(value)
 
     def get_config(self) -> Config:
-        return {
-            **super().get_config(),
-            "num_groups": self.num_groups,
-            "kernel": self.kernel,
-            "bandwidth": self.bandwidth,
-            "group_ids": self.group_ids,
-        }
+        own = {"kernel": self.kernel, "bandwidth": self.bandwidth}
+        return {**super().get_config(), **own}

@@ -1,4 +1,4 @@
-"""How hard a term pulls on the groups' mean errors, and the limit to it."""
+"""How hard a term pulls on the groups' mean errors, and the limit of that force."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from addloss_kit._types import Push, Tensor
 
 PUSHES = get_args(Push)
 
-# A push that makes a group's error *larger* counts up to so many times what the group
-# has in a loss of weight 1: its share of the rows. A rare group that is better off is
-# otherwise driven up by up to 1 / share times its own weight, and the running mean
-# hears of it only with the next of its rows. At 1 no group's weight in the whole loss
-# falls below 0, but then a gap of 20 groups ends 2.6 % above its minimum; at 4 it is
-# 0.3 %, and a group of 2 % in a net no longer overshoots (docs/studies/networks.md).
+# The largest force that makes a group's error *larger*, in units of the group's force in
+# a loss of weight 1, which is its share of the rows. Without this limit a rare, better-off
+# group is driven up with up to 1 / share times its own weight, and the running mean
+# notices only when the group's next row arrives. At 1, no group's weight in the total loss
+# falls below 0, but a gap of 20 groups ends 2.6 % above its minimum; at 4, 0.3 %, and a
+# group of 2 % in a net no longer overshoots (docs/studies/networks.md).
 _MAX_PUSH = 4.0
 
 
@@ -27,11 +27,11 @@ def limited_slopes(
     max_force: float,
     push: Push,
 ) -> Tensor:
-    """The slopes of a term by the groups' means, so that no group is pulled too hard.
+    """A term's slopes in the groups' means, limited so that no group is pulled too hard.
 
-    The force on a group is the term's weight in the total loss times its slope; a
-    loss of weight 1 has forces that add up to 1 over all groups. All forces are scaled
-    alike, so that they keep their proportions; but for those that push an error up.
+    The force on a group is the term's weight in the total loss times its slope; the
+    forces of a loss of weight 1 add up to 1 over all groups. All forces are scaled
+    alike, which keeps their proportions, except those that push an error up.
 
     Args:
         slopes: Tensor `(num_groups,)`, the derivative of the unweighted term.

@@ -165,6 +165,6 @@ class GroupGap(GroupTerm):
         }
 
     @classmethod
-    def from_config(cls, config: Config) -> GroupGap:
+    def from_config(cls, config: Config) -> Any:
         # A model that the first release saved goes on as it began: without a limit.
         return super().from_config({"max_force": float("inf"), **config})

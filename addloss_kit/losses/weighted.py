@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -133,10 +134,29 @@ class WeightedMSE(_Weighted):
 
 
 class _RootTerm(_Weighted):
+    """A term with a root, over the batch or over each row."""
+
+    _totals: Callable[..., tuple[Tensor, Tensor]]
+    _finish: Callable[..., Tensor]
+
     def __init__(self, *, over: Over = "batch", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_one_of(formulas.OVER, over=over)
         self.over = over
+
+    def totals(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        weight = self._weight(sample_weight, y_pred, mask)
+        y_true, y_pred = without_masked(mask, y_true, y_pred)
+        return self._totals(y_true, y_pred, weight, over=self.over)
+
+    def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
+        return self._finish(totals, over=self.over)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "over": self.over}
@@ -160,19 +180,8 @@ class WeightedRMSE(_RootTerm):
         3.0
     """
 
-    def totals(
-        self,
-        y_true: Tensor,
-        y_pred: Tensor,
-        sample_weight: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        weight = self._weight(sample_weight, y_pred, mask)
-        y_true, y_pred = without_masked(mask, y_true, y_pred)
-        return formulas.rmse_totals(y_true, y_pred, weight, over=self.over)
-
-    def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
-        return formulas.finish_rmse(totals, over=self.over)
+    _totals = staticmethod(formulas.rmse_totals)
+    _finish = staticmethod(formulas.finish_rmse)
 
 
 @keras.saving.register_keras_serializable("addloss_kit.losses")
@@ -195,16 +204,5 @@ class WeightedResidualNorm(_RootTerm):
         2.5
     """
 
-    def totals(
-        self,
-        y_true: Tensor,
-        y_pred: Tensor,
-        sample_weight: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        weight = self._weight(sample_weight, y_pred, mask)
-        y_true, y_pred = without_masked(mask, y_true, y_pred)
-        return formulas.residual_norm_totals(y_true, y_pred, weight, over=self.over)
-
-    def value(self, totals: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
-        return formulas.finish_residual_norm(totals, over=self.over)
+    _totals = staticmethod(formulas.residual_norm_totals)
+    _finish = staticmethod(formulas.finish_residual_norm)

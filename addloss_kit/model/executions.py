@@ -1,7 +1,7 @@
 """How Keras's `fit` and `evaluate` drive a compiled loop: by executions of many steps.
 
-Keras sees one "step" an execution, and a dataset that holds nothing; callbacks see
-the numbers of the batches all the same.
+Keras sees one "step" per execution, and placeholder data; callbacks still get the
+numbers of the batches.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import keras
 from addloss_kit.data.rows import Rows
 from addloss_kit.model.compiled_loop import Loop
 
-# Seconds that an execution should take: a progress bar stays alive, and what lies
-# between two executions (0.2 ms) does not count.
+# Seconds that an execution should take: short enough for a live progress bar, long
+# enough that the 0.2 ms between two executions do not matter.
 _SECONDS = 0.1
-# Steps of the first execution, of which nothing is known yet.
+# Steps of the first execution, when the time of a step is still unknown.
 _FIRST_STEPS = 16
 
 
@@ -29,20 +29,20 @@ class Pace:
         self.steps = _FIRST_STEPS
 
     def learn(self, steps: int, seconds: float) -> None:
-        """Take in how long the last execution took."""
+        """Learn from the time of the last execution."""
         wanted = steps * _SECONDS / max(seconds, 1e-6)
         self.steps = max(1, min(int(wanted), 8 * self.steps))
 
 
 class Executions:
-    """Runs the epochs of one `fit` or `evaluate`, an execution a call.
+    """Runs the epochs of one `fit` or `evaluate`, one execution per call.
 
     Args:
         loop: The compiled loop.
         rows: The rows in memory.
         steps: Steps per execution; `None` for a whole epoch in each, with progress
             shown between parts of a tenth of a second.
-        pace: What is known of the time of a step.
+        pace: What is known about the time of a step.
     """
 
     def __init__(self, loop: Loop, rows: Rows, steps: int | None, pace: Pace) -> None:
@@ -59,7 +59,7 @@ class Executions:
         return -(-self.rows.steps // self.steps)
 
     def restart(self) -> None:
-        """Begin an epoch, wherever the last one was left."""
+        """Begin an epoch, wherever the last one stopped."""
         self._position = 0
 
     def run(self, state: Any = None) -> tuple[Any, Any]:
@@ -96,7 +96,7 @@ class Executions:
         return logs, state
 
     def as_keras_function(self) -> Callable[..., Any]:
-        """What takes the place of Keras's `train_function` or `test_function`."""
+        """The replacement for Keras's `train_function` or `test_function`."""
 
         def on_jax(state: Any, iterator: Any) -> Any:
             return self.run(state)
@@ -111,12 +111,12 @@ class Executions:
 
 
 class ExecutionCallbacks(keras.callbacks.CallbackList):
-    """The callbacks of a `fit` or `evaluate` that Keras drives an execution a step.
+    """The callbacks of a `fit` or `evaluate` in which Keras takes an execution for a step.
 
     Args:
         callbacks: As in `fit`.
-        executions: Those of the training; its steps number the batches.
-        **params: What Keras gives its own list.
+        executions: Those that Keras drives; their steps number the batches.
+        **params: What Keras passes to its own list.
     """
 
     def __init__(self, callbacks: Any, executions: Executions, **params: Any) -> None:
@@ -136,7 +136,7 @@ class ExecutionCallbacks(keras.callbacks.CallbackList):
         return (call + 1) * self.executions.steps - 1
 
     def show_progress(self, step: int, logs: Any) -> None:
-        """Move the progress bar, within an execution."""
+        """Update the progress bar within an execution."""
         for callback in self.callbacks:
             if isinstance(callback, keras.callbacks.ProgbarLogger):
                 callback.on_train_batch_end(step, logs)
@@ -160,16 +160,16 @@ class TestCallbacks(ExecutionCallbacks):
         super().on_test_batch_end(self._last_step(batch), logs=logs)
 
     def show_progress(self, step: int, logs: Any) -> None:
-        """Move the progress bar, within an execution."""
+        """Update the progress bar within an execution."""
         for callback in self.callbacks:
             if isinstance(callback, keras.callbacks.ProgbarLogger):
                 callback.on_test_batch_end(step, logs)
 
 
 def has_batch_hook(callbacks: Any, kind: str) -> bool:
-    """Whether a callback asks for every batch.
+    """Whether a callback has a hook for each batch.
 
-    Keras's own that watch epochs define such hooks too, and do nothing in them.
+    Those of Keras that watch epochs define such hooks, too, but do nothing in them.
 
     Args:
         callbacks: As in `fit`.
@@ -213,18 +213,18 @@ def _has_batch_hook(callback: Any, kind: str) -> bool:
 
 
 def nothing() -> Any:
-    """The data that Keras is given where the loop has its own: without end, and empty."""
+    """Placeholder data for Keras, if the loop has its own: endless, without content."""
     import tensorflow as tf
 
     return tf.data.Dataset.range(1).repeat()
 
 
 def resolve_steps(asked: int | str, is_hooked: bool) -> int | None:
-    """Steps per execution; `None` where the time decides.
+    """Steps per execution; `None` if the time decides.
 
     Args:
-        asked: What `compile` was given, a number or `"auto"`.
-        is_hooked: Whether a callback asks for every batch.
+        asked: What `compile` was given: a number or `"auto"`.
+        is_hooked: Whether a callback has a hook for each batch.
     """
     if asked == "auto":
         return 1 if is_hooked else None
@@ -232,7 +232,7 @@ def resolve_steps(asked: int | str, is_hooked: bool) -> int | None:
 
 
 def rows_of(x: Any) -> Rows | None:
-    """The rows of a dataset that `make_dataset` made; `None` of anything else."""
+    """The rows of a dataset from `make_dataset`; `None` for anything else."""
     rows = getattr(x, "rows", None)
     return rows if isinstance(rows, Rows) else None
 
@@ -246,7 +246,7 @@ def is_plain_dict(x: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _wait(logs: Mapping[str, Any]) -> None:
-    """JAX hands out results before they are there."""
+    """Wait for results: JAX returns them before they are computed."""
     for value in logs.values():
         if hasattr(value, "block_until_ready"):
             value.block_until_ready()

@@ -44,7 +44,7 @@ class LossWeights(MutableMapping[str, Any]):
             )
 
         self._values = variable("loss_weights", first)
-        # Counted here, as an optimizer's `iterations` may accumulate gradients.
+        # Counted here: an optimizer's `iterations` stands still while it accumulates.
         self._step = variable("loss_weights_step", 0, "int32") if self.schedules else None
 
     @property
@@ -64,12 +64,12 @@ class LossWeights(MutableMapping[str, Any]):
         return factors
 
     def count_step(self) -> None:
-        """A training step was taken: schedules move on."""
+        """Count a training step, so that schedules advance."""
         if self._step is not None:
             self._step.assign(self._step + 1)
 
     def bound_terms(self, bound_terms: Sequence[BoundTerm]) -> list[BoundTerm]:
-        """The terms with the weights that they have now."""
+        """The terms with their current weights."""
         return [
             b if b.weight is None else BoundTerm(b.term, b.name, self[b.name], b.sources)
             for b in bound_terms

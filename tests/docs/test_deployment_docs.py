@@ -1,11 +1,11 @@
 """The blocks of docs/deployment.md run, one after the other."""
 
 import pathlib
-import re
 
 import keras
 import numpy as np
 import pytest
+from pages import python_blocks
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "deployment.md"
 
@@ -15,11 +15,10 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "deployment.md"
 )
 def test_the_blocks_run_and_all_runtimes_agree(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     namespace, predictions = {}, []
-    for block in blocks:
+    for block in python_blocks(PAGE):
         namespace.pop("predictions", None)
-        exec(compile(block, str(PAGE), "exec"), namespace)
+        block.run(PAGE, namespace)
         if "predictions" in namespace:
             predictions.append(np.asarray(namespace["predictions"]))
     assert len(predictions) == 4

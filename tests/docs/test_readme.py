@@ -5,6 +5,7 @@ import re
 
 import matplotlib
 import pytest
+from pages import python_blocks
 
 import addloss_kit as alk
 
@@ -13,27 +14,17 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = ["README.md", "docs/guide.md"]
 
 
-def python_blocks(page):
-    """The page's fenced python blocks, each with the line where it begins."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return [
-        (text[: match.start(1)].count("\n"), match.group(1))
-        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    ]
-
-
 @pytest.mark.parametrize("page", SHOWN)
 def test_every_python_block_of_the_page_runs_one_after_the_other(
     page, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
-    blocks = python_blocks(page)
+    blocks = list(python_blocks(ROOT / page))
     assert blocks
     namespace = {"__name__": "__main__"}
-    for line, block in blocks:
-        # Blank lines before it, so that a traceback names the line of the page.
-        exec(compile("\n" * line + block, ROOT / page, "exec"), namespace)
+    for block in blocks:
+        block.run(ROOT / page, namespace)
 
 
 @pytest.mark.parametrize("page", SHOWN)
