@@ -108,23 +108,25 @@ def group_mmd(
     def group_sums(values: Tensor) -> Tensor:
         return ops.segment_sum(values, segments, num_segments=num_groups + 1)
 
-    total = group_sums(weight)
-    # Σ w·w' over the ordered pairs of distinct rows, summed row by row, because
-    # (Σw)² − Σw² would leave a rounding error for a group with one row.
-    partners = ops.take(total, segments) - weight
+    # Only ratios of weights matter. The product of two large ones would overflow, and a
+    # sum over pairs that is a difference, (Σw)² − Σw², lose what small weights add.
+    share = ops.divide_no_nan(weight, ops.take(group_sums(weight), segments))
     has_partner = group_sums(ops.cast(weight > 0, weight.dtype)) > 1.5
-    pairs = group_sums(weight * partners)
     num = ops.sum(ops.cast(has_partner[:num_groups], weight.dtype))
+    is_used = ops.cast(ops.take(has_partner, segments), weight.dtype)
+    share = is_used * share
 
-    is_used = ops.cast(ops.take(has_partner, segments), weight.dtype) * weight
-    similarity = _similarity(rows, counts, is_used, kernel, bandwidth)
     is_same = ops.cast(segments[:, None] == segments[None, :], weight.dtype)
     is_other_row = 1.0 - ops.eye(ops.shape(rows)[0], dtype=weight.dtype)
-    within = ops.divide_no_nan(is_used, ops.take(pairs, segments))
-    share = ops.divide_no_nan(is_used, ops.take(total, segments))
+    is_pair = is_same * is_other_row
+    similarity = _similarity(
+        rows, counts, is_used * weight, is_other_row, kernel, bandwidth
+    )
+    pairs = group_sums(share * ops.sum(share[None, :] * is_pair, axis=1))
+    within = ops.divide_no_nan(share, ops.take(pairs, segments))
     # Over the n groups: Σ_{j<k} (A_jj + A_kk − 2 A_jk) = (n−1) Σ A_jj − Σ_{j≠k} A_jk,
     # so no pairs of groups are formed, only pairs of rows.
-    same = ops.sum(within[:, None] * weight[None, :] * similarity * is_same * is_other_row)
+    same = ops.sum(within[:, None] * share[None, :] * similarity * is_pair)
     cross = ops.sum(share[:, None] * share[None, :] * similarity * (1.0 - is_same))
     value = ops.divide_no_nan((num - 1.0) * same - cross, 0.5 * num * (num - 1.0))
     return ops.where(num > 1.5, value, ops.zeros_like(value))
@@ -138,6 +140,7 @@ def _similarity(
     rows: Tensor,
     counts: Tensor | None,
     weight: Tensor,
+    is_other_row: Tensor,
     kernel: Kernel,
     bandwidth: float | None,
 ) -> Tensor:
@@ -147,9 +150,9 @@ def _similarity(
         difference = difference * counts[:, None, :] * counts[None, :, :]
     square = ops.sum(ops.square(difference), axis=-1)
     if bandwidth is None:
-        both = weight[:, None] * weight[None, :]
-        apart = ops.sum(both) - ops.sum(ops.square(weight))
-        mean = ops.divide_no_nan(ops.sum(both * square), apart)
+        share = ops.divide_no_nan(weight, ops.sum(weight))
+        both = share[:, None] * share[None, :] * is_other_row
+        mean = ops.divide_no_nan(ops.sum(both * square), ops.sum(both))
         # If all rows are equal, any bandwidth works.
         scale = ops.stop_gradient(ops.where(mean > 0, mean, ops.ones_like(mean)))
     else:
