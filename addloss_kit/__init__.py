@@ -9,6 +9,7 @@ if int(_keras.__version__.split(".")[0]) < 3:
         "Keras 2 `model.add_loss(tensor)` does what this package does."
     )
 
+from addloss_kit import callbacks as callbacks
 from addloss_kit import functional as functional
 from addloss_kit import losses as losses
 from addloss_kit import metrics as metrics
@@ -32,6 +33,7 @@ __all__ = [
     "add_loss",
     "add_metric",
     "build_training_model",
+    "callbacks",
     "encode_groups",
     "export_inference_model",
     "functional",

@@ -23,7 +23,7 @@ FLOORS = (
     ("functional", "serialization"),
     ("per_sample_error", "data"),
     ("per_group",),
-    ("losses", "metrics"),
+    ("losses", "metrics", "callbacks"),
     ("model",),
     ("building", "exporting"),
     ("reports",),

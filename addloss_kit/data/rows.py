@@ -40,7 +40,24 @@ class Rows:
         self.steps = steps
         self.drawn = drawn
         self.order = order
-        self.seed = seed
+        self._first_seed = seed
+
+    @property
+    def seed(self) -> int:
+        """What makes the order reproducible, with the epoch; may be set between epochs."""
+        return int(self._seed)
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed.assign(seed)
+
+    @functools.cached_property
+    def _seed(self) -> Any:
+        """A variable, like `epoch`: a pipeline that was traced reads it, too."""
+        import tensorflow as tf
+
+        with tf.device("/CPU:0"):
+            return tf.Variable(self._first_seed, dtype=tf.int64, trainable=False)
 
     @property
     def full_steps(self) -> int:
@@ -71,7 +88,7 @@ class Rows:
         """The order of an epoch, a TensorFlow tensor of row numbers."""
         import tensorflow as tf
 
-        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(epoch, tf.int64)])
+        seed = tf.stack([self._seed.read_value(), tf.cast(epoch, tf.int64)])
         return self.order(seed)
 
     def draw_epoch(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from addloss_kit.callbacks import follow_rows
 from addloss_kit.data.batching import FollowEpoch, rows_in_memory
 from addloss_kit.data.rows import Rows
 from addloss_kit.data.streams import is_stream
@@ -90,6 +91,7 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     elif is_stream(x) and not isinstance(x, keras.utils.PyDataset):
         # A stream has an order of its own; Keras warns of its own default.
         arguments.setdefault("shuffle", False)
+    follow_rows(arguments, rows)
     if rows is None:
         return arguments, None
     callbacks = _with_callback(arguments.get("callbacks"), FollowEpoch(rows))

@@ -13,6 +13,7 @@ from keras import ops
 
 from addloss_kit._checks import received
 from addloss_kit._types import Auto, Config, Tensor
+from addloss_kit.callbacks import resumed
 from addloss_kit.data.checking import InputChecker, InputSpec
 from addloss_kit.data.streams import telling
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
@@ -153,6 +154,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
                     num_groups=asked.num_groups or known.num_groups,
                     num_classes=known.merge_classes(asked)["num_classes"],
                     ignore_class=known.merge_classes(asked)["ignore_class"],
+                    reason=known.reason or asked.reason,
                 )
         return fields
 
@@ -310,7 +312,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         if given.get("validation_data") is not None:
             found = check_validation(self, given["validation_data"])
             given["validation_data"], validation_check = found
-        given, training = feed_training(self, given)
+        given, training = feed_training(self, resumed(self, given))
         given, validation = feed_validation(self, given)
         with (
             telling(train_check, validation_check),
@@ -355,6 +357,12 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         x, check = check_feed(self, "predict", x, remedy=_EXPORT_IT)
         with telling(check), keeping_state(self):
             return super().predict(x, batch_size, verbose, steps, callbacks)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("inputs")
+        if not isinstance(x, Mapping) and x is not None:
+            self.input_checker.by_name(x, _EXPORT_IT)
+        return super().__call__(*args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         x, _ = check_feed(self, "predict_on_batch", x, remedy=_EXPORT_IT, is_batch=True)

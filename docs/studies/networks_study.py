@@ -363,6 +363,9 @@ def report(path, picture):
         above = {m: medians(by[m]) / full for m in by if m != "all rows"}
         texts = []
         for m in ("plug-in", "first release", "default"):
+            if m not in above:
+                texts.append("")
+                continue
             here = above[m][np.isfinite(above[m])]
             lost = np.isfinite(full).sum() - len(here)
             text = f"{np.exp(np.mean(np.log(here))):.2f} ({here.max():.1f})"
@@ -375,6 +378,7 @@ def report(path, picture):
         more += "" if optimizer == "Adam" else f", {optimizer}"
         print(f"| {kind}, {groups}{more} | {batch} | {steps} | " + " | ".join(texts)
               + f" | {count} |")  # fmt: skip
+    by_weight(cells)
     print()
     print("| method | runs | MSE above 3 × the start's, or not finite | largest |")
     print("|---|---:|---:|---:|")
@@ -385,6 +389,23 @@ def report(path, picture):
               f"| {np.nanmax(worst):.1f} |")  # fmt: skip
     if picture:
         draw(cells, picture)
+
+
+def by_weight(cells):
+    """The default's objective over the plug-in's, by network and weight."""
+    shares = {}
+    for cell, by in cells.items():
+        share = medians(by["default"]) / medians(by["plug-in"])
+        shares.setdefault(cell[0], []).append(np.where(np.isfinite(share), share, 1.0))
+    print()
+    header = " | ".join(f"weight {weight:g}" for weight in WEIGHTS[:5])
+    print(f"| network | settings a weight | {header} |")
+    print("|---|---:|" + "---:|" * 5)
+    for kind, found in shares.items():
+        share = np.concatenate([s.reshape(5, -1) for s in found], axis=1)
+        means = np.exp(np.log(share).mean(axis=1))
+        texts = [f"{m:.2f} ({worst:.2f})" for m, worst in zip(means, share.max(axis=1))]
+        print(f"| {kind} | {share.shape[1]} | " + " | ".join(texts) + " |")
 
 
 def draw(cells, path):

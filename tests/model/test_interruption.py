@@ -13,6 +13,7 @@ from keras import layers
 
 import addloss_kit as alk
 from addloss_kit import atomic
+from addloss_kit.callbacks import CheckpointAndResume
 
 BACKEND = keras.backend.backend()
 WORKER = pathlib.Path(__file__).parents[1] / "workers" / "train_and_be_killed.py"
@@ -103,6 +104,128 @@ def test_backup_and_restore_resumes_where_it_stopped(feed, uninterrupted, tmp_pa
     assert_same_end(resumed, history, uninterrupted)
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_checkpoint_and_resume_resumes_where_it_stopped(at, feed, uninterrupted, tmp_path):
+    path = tmp_path / "training.ckpt"
+    model, packed = new_training()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, packed, feed, callbacks=[CheckpointAndResume(path), Stop(at)])
+    assert [p.name for p in tmp_path.iterdir()] == ["training.ckpt"]
+    resumed, packed = new_training()
+    history = fit(resumed, packed, feed, callbacks=[CheckpointAndResume(path)])
+    assert history.epoch == list(range(at, EPOCHS))
+    assert_same_end(resumed, history, uninterrupted)
+    assert not path.exists()
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="the order is Keras's there")
+@pytest.mark.parametrize("form", ["a dict", "make_dataset"])
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_the_order_of_rows_is_resumed_without_a_seed_of_the_users(
+    form, jit_compile, tmp_path
+):
+    if BACKEND == "jax" and form == "a dict" and not jit_compile:
+        pytest.skip("the order is Keras's there")
+
+    def trained(path, stop):
+        model, packed = new_training()
+        model.compile("sgd", jit_compile=jit_compile, steps_per_execution=4)
+        callbacks = [CheckpointAndResume(path)]
+        if stop:
+            callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=raise_at_2))
+        data = alk.make_dataset(packed, 8) if form == "make_dataset" else packed
+        options = {} if form == "make_dataset" else {"batch_size": 8}
+        model.fit(data, epochs=4, callbacks=callbacks, verbose=0, **options)
+        return state(model)
+
+    def raise_at_2(epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = trained(tmp_path / "whole", stop=False)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "part", stop=True)
+    np.random.seed(12345)  # a new process draws another seed
+    for one, other in zip(trained(tmp_path / "part", stop=False), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """`(path, resume)` of a training of one epoch."""
+    path = tmp_path / "training.ckpt"
+    model, packed = new_training()
+
+    def fit_to(epochs):
+        saving = CheckpointAndResume(path, delete_checkpoint=False)
+        return model.fit(packed, epochs=epochs, callbacks=[saving], verbose=0)
+
+    fit_to(1)
+    return path, fit_to
+
+
+def test_a_damaged_checkpoint_is_refused_and_nothing_is_trained(checkpoint):
+    path, fit_to = checkpoint
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    flips = [(int(at), int(bit)) for at, bit in zip(
+        rng.integers(0, len(whole), 1000), rng.integers(0, 8, 1000))]  # fmt: skip
+    saving = CheckpointAndResume(path)
+    model, _ = new_training()
+    start = state(model)
+    unnoticed = []
+    for at, bit in flips:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << bit
+        path.write_bytes(damaged)
+        try:
+            saving.resume(model)
+        except OSError as error:
+            assert "truncated, damaged" in str(error)
+            for one, other in zip(state(model), start, strict=True):
+                np.testing.assert_array_equal(one, other)
+        else:
+            unnoticed.append(at)
+            start = state(model)
+    # Bits that mean nothing: dates and the like in the headers of the archive.
+    assert len(unnoticed) < 10
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="truncated, damaged.*Delete it"):
+        fit_to(2)
+    path.write_bytes(whole)
+    assert fit_to(2).epoch == [1]
+
+
+def test_a_checkpoint_of_another_model_is_refused(checkpoint):
+    path, _ = checkpoint
+    predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model = alk.build_training_model(predictor, "mse")
+    model.compile("sgd")
+    packed = alk.pack_inputs(model, np.ones((4, 3)), np.ones((4, 2)))
+    with pytest.raises(ValueError, match="is of another model. Build and compile"):
+        model.fit(packed, callbacks=[CheckpointAndResume(path)], verbose=0)
+
+
+def test_a_folder_that_cannot_be_written_keeps_the_former_checkpoint(
+    checkpoint, monkeypatch
+):
+    path, fit_to = checkpoint
+    whole = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zipfile.ZipFile.write", full)
+    with pytest.raises(
+        OSError, match="epoch 1 could not be written. The former"
+    ):
+        fit_to(2)
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
+    assert [p.name for p in path.parent.iterdir()] == ["training.ckpt"]
+    assert fit_to(2).epoch == [1]
+
+
 def test_a_model_checkpoint_resumes_where_it_stopped(feed, uninterrupted, tmp_path):
     model, packed = new_training()
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch:03d}.keras")
@@ -182,7 +305,8 @@ def test_weights_of_a_predictor_load_into_a_training_without_seeds(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX does not survive a fork")
-def test_killed_at_random_moments_it_ends_as_if_left_in_peace(tmp_path):
+@pytest.mark.parametrize("callback", ["checkpoint", "own"])
+def test_killed_at_random_moments_it_ends_as_if_left_in_peace(callback, tmp_path):
     # `ModelCheckpoint` writes one file an epoch, whole or not at all, so any moment
     # will do. `BackupAndRestore` writes two: see docs/deployment.md.
     seed = np.random.SeedSequence().generate_state(1)[0] % 2**31
@@ -191,7 +315,7 @@ def test_killed_at_random_moments_it_ends_as_if_left_in_peace(tmp_path):
         WORKER,
         tmp_path,
         "dataset",
-        "checkpoint",
+        callback,
         "6",
         "2",
         str(seed),

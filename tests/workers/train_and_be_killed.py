@@ -3,7 +3,8 @@
     python tests/workers/train_and_be_killed.py FOLDER FEED CALLBACK EPOCHS KILLS SEED
 
 FEED is `arrays` (unshuffled) or `dataset` (`make_dataset` with a seed), CALLBACK
-`checkpoint` (`ModelCheckpoint`, resumed by hand) or `backup` (`BackupAndRestore`).
+`checkpoint` (`ModelCheckpoint`, resumed by hand), `backup` (`BackupAndRestore`) or
+`own` (`CheckpointAndResume`).
 KILLS is how many times SIGKILL ends the second training, at moments drawn
 from SEED, within the first half of its usual time after its first epoch began.
 `peace` and `war` in FOLDER then each hold `final.npz`, every variable of the model and
@@ -55,6 +56,8 @@ def train(folder, feed, callback, epochs, begun):
     first = 0
     if callback == "backup":
         callbacks.append(keras.callbacks.BackupAndRestore(folder / "backup"))
+    elif callback == "own":
+        callbacks.append(alk.callbacks.CheckpointAndResume(folder / "training.ckpt"))
     elif callback == "checkpoint":
         saved = sorted(folder.glob("[0-9]*.keras"))
         if saved:
