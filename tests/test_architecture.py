@@ -193,7 +193,8 @@ def test_the_package_shows_its_public_names_only():
 PRIVATE = re.compile(
     r"\b(_keras_history|_inbound_nodes|_flatten_layers|_loss_tracker|_compile_loss"
     r"|_compile_metrics|_use_cached_eval_dataset|_maybe_symbolic_build|_fn_kwargs"
-    r"|get_keras_mask|set_keras_mask|keras\.src|convert_phase|onnxruntime_pybind11_state)\b"
+    r"|get_keras_mask|set_keras_mask|_variant_tensor|keras\.src|convert_phase"
+    r"|onnxruntime_pybind11_state)\b"
     r"|[\"']_fn[\"']|layer, [\"']_losses[\"']"
 )
 
@@ -204,3 +205,29 @@ def test_private_names_of_others_are_used_in_one_room(path):
         return
     code = ast.unparse(ast.parse(path.read_text(encoding="utf-8")))  # without comments
     assert PRIVATE.findall(code) == []
+
+
+def names_defined(tree):
+    """Functions, classes, variables and attributes that a file gives their names."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__":
+            yield ast.literal_eval(node.args[1])
+
+
+def test_private_attributes_outside_that_room_are_the_package_s_own():
+    # Even those that the list above does not know. `_asdict` of named tuples is public.
+    trees = {name_of(p): ast.parse(p.read_text(encoding="utf-8")) for p in MODULES}
+    own = {name for tree in trees.values() for name in names_defined(tree)} | {"_asdict"}
+    foreign = [
+        (name, node.attr)
+        for name, tree in trees.items()
+        if not name.startswith("keras_internals")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr not in own
+        if node.attr.startswith("_") and not node.attr.startswith("__")
+    ]
+    assert foreign == []

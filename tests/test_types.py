@@ -1,5 +1,6 @@
 """What a type checker makes of the package, and of a script that uses it."""
 
+import configparser
 import pathlib
 import shutil
 import subprocess
@@ -125,3 +126,10 @@ def test_that_script_runs():
 
 def test_the_formats_are_those_that_the_type_names():
     assert tuple(FORMATS) == typing.get_args(_types.ExportFormat)
+
+
+def test_the_wheel_carries_the_mark_of_a_typed_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg", encoding="utf-8")
+    assert setup["options.package_data"]["addloss_kit"].split() == ["py.typed"]
+    assert (ROOT / "py.typed").exists()

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from addloss_kit.data.rows import Rows
+from addloss_kit.keras_internals.datasets import SameElements
 
 # How much is gathered at once: enough to make the call cheap, too little to be a second
 # copy of the data, or to leave the processor's cache.
@@ -25,7 +26,7 @@ _LOSING = (
 ).split()
 
 
-class RowDataset(tf.data.Dataset):
+class RowDataset(SameElements):
     """Batches of rows in memory: what `make_dataset` returns.
 
     It is a `tf.data.Dataset` like any other, with one dict per batch. With it,
@@ -39,20 +40,11 @@ class RowDataset(tf.data.Dataset):
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        self._batches = _batches(rows)
-        super().__init__(self._batches._variant_tensor)
+        super().__init__(_batches(rows))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of this epoch, counted from 0."""
         self.rows.epoch.assign(epoch)
-
-    @property
-    def element_spec(self) -> Any:
-        """Shapes and dtypes of a batch."""
-        return self._batches.element_spec
-
-    def _inputs(self) -> list[Any]:
-        return [self._batches]
 
 
 def _warn_of_loss(name: str) -> Any:

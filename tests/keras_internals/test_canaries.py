@@ -324,3 +324,25 @@ def test_get_jax_state_returns_the_lists_that_were_asked_for_in_their_order():
     model._jax_state_synced = False
     model.jax_state_sync()
     assert not np.any(keras.ops.convert_to_numpy(model.trainable_variables[0])), message
+
+
+def test_variant_tensor_and_inputs_make_a_dataset_with_the_elements_of_another():
+    tf = pytest.importorskip("tensorflow")
+
+    class Same(tf.data.Dataset):
+        def __init__(self, dataset):
+            self.dataset = dataset
+            super().__init__(getattr(dataset, "_variant_tensor", None))
+
+        @property
+        def element_spec(self):
+            return self.dataset.element_spec
+
+        def _inputs(self):
+            return [self.dataset]
+
+    given = tf.data.Dataset.range(3)
+    assert hasattr(given, "_variant_tensor"), "tf.data.Dataset._variant_tensor"
+    assert hasattr(given, "_inputs"), "tf.data.Dataset._inputs"
+    batched = Same(given).batch(2)
+    assert [x.numpy().tolist() for x in batched] == [[0, 1], [2]], "tf.data.Dataset._inputs"
