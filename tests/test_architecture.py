@@ -215,7 +215,7 @@ def names_defined(tree):
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__":
-            yield ast.literal_eval(node.args[1])
+            yield ast.unparse(node.args[1]).strip("'")
 
 
 def test_private_attributes_outside_that_room_are_the_package_s_own():

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit import losses, metrics
@@ -59,7 +60,7 @@ def test_a_whole_number_of_numpy_is_a_whole_number(dtype):
 
 
 def a_model(**options):
-    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(2)
     return alk.build_training_model(predictor, "mse", **options)
 
 

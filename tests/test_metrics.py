@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 from fairlearn.metrics import MetricFrame
+from predictors import linear
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 import addloss_kit as alk
@@ -22,7 +23,7 @@ def rows_in_groups(rng, rows=103, num_groups=3):
 
 def test_group_metrics_of_evaluate_are_those_of_scikit_learn_on_all_rows(rng):
     x, y, ids, weight = rows_in_groups(rng)
-    predictor = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    predictor = linear(4, name=None)
     model = alk.build_training_model(
         predictor,
         "mse",
@@ -155,7 +156,7 @@ def test_a_verdict_needs_rows(of, ids, verdict):
 
 def test_a_group_without_rows_is_never_the_best_epoch():
     epochs = [4.0, np.nan, 5.0]
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model = linear(1, name=None)
     stop = keras.callbacks.EarlyStopping("val_error_1", mode="min", patience=9)
     stop.set_model(model)
     stop.on_train_begin()
@@ -202,7 +203,7 @@ def test_the_config_gives_the_same_metric_again(metric):
 
 def test_metrics_of_a_model_survive_its_file(rng, tmp_path):
     x, y, ids, _ = rows_in_groups(rng)
-    predictor = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    predictor = linear(4, name=None)
     model = alk.build_training_model(
         predictor, "mse", metrics=[GroupError(3, group_names="abc"), "mae"]
     )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 
@@ -259,9 +260,7 @@ def test_regularisers_of_the_layers_stay_in_the_loss(arrays):
 
 def test_onto_a_model_of_build_training_model(arrays, tmp_path):
     X, y, _ = arrays
-    predictor = keras.Sequential(
-        [keras.Input((FEATURES,), name="x"), keras.layers.Dense(OUTPUTS)]
-    )
+    predictor = linear(FEATURES, OUTPUTS)
     model = alk.build_training_model(predictor, "mse", metrics=["mae"])
     bias = ops.mean(model.output - model.inputs[1])
 

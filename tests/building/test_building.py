@@ -5,6 +5,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import GroupGap, WeightedMSE
@@ -22,7 +23,7 @@ def a_functional():
 
 
 def a_sequential():
-    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    return linear(3, name=None)
 
 
 def with_dropout_and_batch_normalization():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from predictors import linear
 
 import addloss_kit as alk
 
@@ -110,7 +111,7 @@ def test_later_changes_of_the_arrays_do_not_reach_the_dataset():
 
 
 def model_and_data(rng, sample_weight=False):
-    predictor = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(3)
     model = alk.build_training_model(
         predictor,
         ["mse", alk.losses.GroupGap(2)],

@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import GroupGap, WeightedRMSE
 
 
 def a_model(losses="mse", outputs=1, **options):
-    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(outputs)])
+    predictor = linear(2, outputs)
     return alk.build_training_model(predictor, losses, **options)
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.exporting import formats
@@ -17,7 +18,7 @@ BACKEND = keras.backend.backend()
 
 
 def training_model(losses="mse"):
-    predictor = keras.Sequential([keras.Input((3,), name="x"), layers.Dense(1)])
+    predictor = linear(3)
     return alk.build_training_model(predictor, losses)
 
 
@@ -76,7 +77,7 @@ def test_an_output_that_leaks_does_not_keep_the_others_from_export():
 
 
 def test_a_model_without_losses_is_refused():
-    predictor = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    predictor = linear(3, name=None)
     with pytest.raises(ValueError, match="build_training_model.*Received.*Sequential"):
         alk.export_inference_model(predictor)
 

@@ -7,6 +7,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import GroupGap
@@ -15,7 +16,7 @@ X = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
 
 
 def a_model(optimizer="sgd"):
-    predictor = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(3)
     model = alk.build_training_model(predictor, ["mse", GroupGap(2)], sample_weight=True)
     model.compile(optimizer)
     return predictor, model

@@ -5,6 +5,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit import functional
@@ -119,7 +120,7 @@ def test_weights_that_are_undone_are_fractions_in_any_dtype(dtype):
 
 
 def test_an_integer_input_for_weights_is_refused():
-    predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    predictor = linear(2, name=None)
     with pytest.raises(ValueError, match=r"`sample_weight` may be fractions.*dtype=int32"):
         alk.build_training_model(
             predictor,

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from predictors import linear
 from sklearn.metrics import mean_absolute_error, mean_pinball_loss
 
 import addloss_kit as alk
@@ -164,7 +165,7 @@ def test_a_linear_model_ends_at_the_weights_of_the_linear_programme(rng):
 
 
 def test_it_survives_save_and_reload_with_its_prices(targets, predictions, tmp_path):
-    predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    predictor = linear(3, 3, name=None)
     model = alk.build_training_model(
         predictor, AsymmetricAbsoluteError(over_price=5, under_price=0.5)
     )

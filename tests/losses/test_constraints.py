@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from exact_problems import LinearProblem
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import BoundedGroupLoss, GroupGapConstraint
@@ -218,7 +219,7 @@ def test_scaling_the_target_scales_nothing_but_the_value(rng):
 
 
 def a_model(losses, metrics=None):
-    predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    predictor = linear(3, name=None)
     model = alk.build_training_model(predictor, losses, metrics=metrics)
     model.compile("adam")
     return model

@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from engines import as_numpy, compiled, gradient
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.functional import group_mmd
@@ -141,7 +142,7 @@ def test_training_makes_predictions_tell_less_about_the_group(rng):
     ids = np.arange(400) % 2
     x = rng.normal(size=(400, 2)).astype("float32")
     x[:, 1] += 2 * ids
-    predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    predictor = linear(2, name=None)
     model = alk.build_training_model(
         predictor, ["mse", GroupDistributionGap(2)], loss_weights=[1.0, 5.0]
     )

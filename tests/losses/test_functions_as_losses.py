@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import FunctionLoss
@@ -43,9 +44,7 @@ def arrays(rng):
 
 
 def _predictor(outputs=2):
-    return keras.Sequential(
-        [keras.Input((FEATURES,), name="x"), keras.layers.Dense(outputs)]
-    )
+    return linear(FEATURES, outputs)
 
 
 def _evaluate(model, packed):
@@ -569,7 +568,7 @@ def test_a_tensor_that_no_loss_takes_is_refused():
 
 
 def test_a_tensor_of_another_graph_is_refused():
-    inner = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(4)])
+    inner = linear(FEATURES, 4, name=None)
     x = keras.Input((FEATURES,), name="x")
     predictor = keras.Model(x, keras.layers.Dense(2)(inner(x)))
 

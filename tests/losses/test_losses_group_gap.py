@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import GroupGap
@@ -21,7 +22,7 @@ def rows_in_groups(rng, rows=40, num_groups=2, outputs=1):
 
 
 def a_model(term, outputs=1, **options):
-    predictor = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(outputs)])
+    predictor = linear(3, outputs)
     model = alk.build_training_model(predictor, term, **options)
     return predictor, model
 

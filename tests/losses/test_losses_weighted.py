@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import WeightedMSE, WeightedResidualNorm, WeightedRMSE
@@ -34,7 +35,7 @@ def a_batch(rng, rows=12, outputs=3):
 
 
 def a_predictor(outputs=3):
-    return keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(outputs)])
+    return linear(2, outputs)
 
 
 def predict(model, x):

@@ -4,6 +4,7 @@ import engines
 import keras
 import numpy as np
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import GroupGap
@@ -68,7 +69,7 @@ def test_the_first_steps_do_not_leap(distance, rng):
     moved = {}
     for momentum in (0.0, 0.9, 0.999):
         keras.utils.set_random_seed(0)
-        predictor = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+        predictor = linear(5, name=None)
         before = predictor.get_weights()[0]
         model = alk.build_training_model(
             predictor, GroupGap(2, momentum=momentum, distance=distance)

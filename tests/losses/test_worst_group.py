@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from exact_problems import LinearProblem
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import WorstGroup
@@ -125,7 +126,7 @@ def test_the_worst_of_classes_by_cross_entropy(rng):
 def test_training_goes_on_from_the_file_where_it_stood(tmp_path, rng):
     x = rng.normal(size=(40, 3)).astype("float32")
     ids = rng.integers(0, 2, size=40)
-    predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    predictor = linear(3, name=None)
     model = alk.build_training_model(predictor, WorstGroup(2, step_size=0.1))
     model.compile("adam")
     packed = alk.pack_inputs(model, x, x[:, :1], group_ids=ids)

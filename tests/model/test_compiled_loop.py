@@ -4,6 +4,7 @@ import every_term
 import keras
 import numpy as np
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.model.compiled_loop import Loop
@@ -359,7 +360,7 @@ def test_a_second_fit_of_equal_shapes_traces_and_compiles_nothing():
         traces.append(1)
         return keras.ops.abs(y_true - y_pred)
 
-    predictor = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(3)
     model = alk.build_training_model(predictor, [counted, alk.losses.GroupGap(2)])
     model.compile("adam")
     train_plainly(model)

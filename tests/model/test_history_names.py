@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import BoundedGroupLoss, GroupGap, GroupGapConstraint, KerasLoss
@@ -29,7 +30,7 @@ def metric(name):
 
 
 def build(losses, metrics=None, **options):
-    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(2)
     return alk.build_training_model(predictor, losses, metrics=metrics, **options)
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit import atomic
@@ -198,7 +199,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_trained(checkpoint):
 
 def test_a_checkpoint_of_another_model_is_refused(checkpoint):
     path, _ = checkpoint
-    predictor = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    predictor = linear(3, 2, name=None)
     model = alk.build_training_model(predictor, "mse")
     model.compile("sgd")
     packed = alk.pack_inputs(model, np.ones((4, 3)), np.ones((4, 2)))
@@ -216,9 +217,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_former_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("zipfile.ZipFile.write", full)
-    with pytest.raises(
-        OSError, match="epoch 1 could not be written. The former"
-    ):
+    with pytest.raises(OSError, match="epoch 1 could not be written. The former"):
         fit_to(2)
     monkeypatch.undo()
     assert path.read_bytes() == whole

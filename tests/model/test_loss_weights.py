@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 
 
 def a_model(loss_weights=(1.0, 0.5), **compile_arguments):
     keras.utils.set_random_seed(0)
-    predictor = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(3)
     model = alk.build_training_model(
         predictor, ["mse", alk.losses.GroupGap(2)], loss_weights=list(loss_weights)
     )
@@ -57,7 +58,7 @@ def test_setting_a_weight_compiles_nothing():
         traces.append(1)
         return keras.ops.abs(y_true - y_pred)
 
-    predictor = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(3)
     model = alk.build_training_model(predictor, [counted, "mse"])
     model.compile("sgd")
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from predictors import linear
 
 import addloss_kit as alk
 
@@ -74,7 +75,7 @@ CASES = {
 
 
 def a_model(case):
-    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(2)
     options = dict(CASES[case][0])
     model = alk.build_training_model(predictor, options.pop("losses"), **options)
     model.compile("sgd")

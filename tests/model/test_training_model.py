@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.losses import GroupGap
@@ -11,7 +12,7 @@ from addloss_kit.metrics import GroupError
 
 
 def a_model():
-    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(2)
     return alk.build_training_model(
         predictor,
         ["mse", GroupGap(2)],
@@ -72,7 +73,7 @@ def test_a_partial_batch_counts_by_its_rows(compiled_model, data):
 
 
 def test_a_term_with_the_name_of_a_metric_is_logged_as_loss(data):
-    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    predictor = linear(2)
     model = alk.build_training_model(
         predictor, GroupGap(2, momentum=0), metrics=alk.metrics.GroupGap(2)
     )

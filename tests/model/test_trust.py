@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from predictors import linear
 
 import addloss_kit as alk
 
@@ -118,7 +119,7 @@ def test_weights_cut_short_inside_a_whole_archive_are_refused_by_name(saved, tmp
 
 def test_a_predictor_is_refused_where_a_training_is_wanted(tmp_path):
     path = tmp_path / "predictor.keras"
-    keras.Sequential([keras.Input((3,)), layers.Dense(1)]).save(path)
+    linear(3, name=None).save(path)
     with pytest.raises(ValueError, match="predictor.keras, model=Sequential"):
         alk.load_training_model(path)
 
@@ -148,7 +149,7 @@ def test_a_lambda_layer_is_not_run(tmp_path, trap):
         return x
 
     layer = layers.Lambda(lambda x: spring(x), output_shape=(3,))
-    predictor = keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    predictor = linear(3, 3, name=None)
     predictor.add(layer)
     trap.unlink(missing_ok=True)  # Building the model has called it.
     model = alk.build_training_model(predictor, "mse")

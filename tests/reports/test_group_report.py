@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.reports.intervals import critical_value, range_interval, weighted_means
@@ -223,7 +224,7 @@ def test_a_column_and_a_vector_are_compared_row_by_row():
 
 
 def test_a_model_predicts_for_itself(rng):
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model = linear(2, name=None)
     x, y, ids = rng.normal(size=(20, 2)), rng.normal(size=20), rng.integers(0, 2, 20)
     own = alk.group_report(y, model, ids, x=x)
     handed = alk.group_report(y, model.predict(x, verbose=0), ids)
@@ -273,7 +274,7 @@ def test_what_does_not_fit_is_refused(change, message):
 
 
 def test_a_model_without_features_is_refused():
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model = linear(2, name=None)
     with pytest.raises(ValueError, match="needs `x` to predict from"):
         alk.group_report([1.0], model, [0])
 
