@@ -214,6 +214,8 @@ def names_defined(tree):
             yield node.name
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__":
             yield ast.unparse(node.args[1]).strip("'")
 

@@ -41,15 +41,14 @@ class GroupGap(GroupTerm):
     the running weight totals, which is linear in the batch and so unbiased at
     any batch size. A group that the batch lacks keeps its running mean.
 
-    The value is the gap, always; its *force* is limited. Without a limit a large
-    gap, a large loss weight or a mean that lags behind the model pull so hard that
-    training climbs instead of falling. So the force on a group's mean, the term's
-    factor in the total loss times the derivative of the gap, counts up to
-    `max_force`: as much as a loss of weight 1 pulls on all rows together. (Beyond,
-    the squared gap trains as the absolute one does.) A force that makes a group's
-    error larger counts up to four times the group's share of the rows besides.
-    Where the optimum needs more than that, training ends with a larger gap than the
-    loss weight asks for: raise `max_force`.
+    The value is always the gap; its *force* is limited. Without a limit, a large gap,
+    a large loss weight or a mean that lags behind the model pulls so hard that the
+    loss rises instead of falling. So the force on a group's mean, which is the term's
+    factor in the total loss times the derivative of the gap, is capped at `max_force`:
+    1 is what a loss of weight 1 exerts on all rows together. (Beyond that, the squared
+    gap trains like the absolute one.) A force that makes a group's error larger is also
+    capped at four times the group's share of the rows. If the optimum needs more,
+    training ends with a larger gap than the loss weight implies: increase `max_force`.
 
     Outside training (`evaluate`, `validation_data`) the value is the plug-in of
     the batch at hand; for the exact gap over an epoch use `metrics.GroupGap`.

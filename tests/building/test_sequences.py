@@ -169,6 +169,10 @@ def test_masked_steps_are_left_out_as_by_keras(kind, is_weighted, rng, tmp_path)
     again = _evaluate(_reloaded(model, tmp_path), packed)
 
     assert again == pytest.approx(logs, rel=1e-6)
+    for layer in predictor.layers:
+        # From Keras 3.16 on, the recurrent layer would lose its mask, and Keras's own loss
+        # count the padding.
+        layer.supports_masking = True
     for name, loss in [("mse", "mse"), ("huber_loss", model.endpoint.terms[1].error.loss)]:
         predictor.compile(loss=loss, run_eagerly=True)
         expected = predictor.evaluate(
