@@ -656,6 +656,31 @@ PACK = [
         "Number the classes from 0.",
     ),
     BadInput(
+        "pack-one-hot", "alk.pack_inputs(classes, x, np.eye(3)[[0, 1, 2, 0]])",
+        "ValueError",
+        "`sparse_categorical_crossentropy` takes the number of each class, not one-hot "
+        "rows. Pass `y.argmax(-1)`, or use the loss `categorical_crossentropy`.",
+        "The two losses compute the same, from the two forms of a target.",
+    ),
+    BadInput(
+        "pack-class-numbers", "alk.pack_inputs(one_hot, x, [0, 1, 2, 0])", "ValueError",
+        "`categorical_crossentropy` takes one-hot rows, not the number of each class. Pass "
+        "`keras.utils.to_categorical(y, 3)`, or use the loss "
+        "`sparse_categorical_crossentropy`.",
+        "The two losses compute the same, from the two forms of a target.",
+    ),
+    BadInput(
+        "pack-one-hot-of-two", "alk.pack_inputs(binary, x, np.eye(2)[[0, 1, 1, 0]])",
+        "ValueError",
+        "`binary_crossentropy` on one output takes 0 or 1 for each row, not one-hot rows.",
+        "Pass `y.argmax(-1)`, or give the predictor two outputs.",
+    ),
+    BadInput(
+        "pack-for-predictor", "alk.pack_inputs(predictor(), x, y)", "TypeError",
+        "`model` must be a training model.",
+        "Pass what `build_training_model` or `add_loss` returned.",
+    ),
+    BadInput(
         "pack-does-not-fit", "alk.pack_inputs(model, x, [1.0, 1e39, 1.0, 1.0])",
         "ValueError", "`y_true` does not fit into float32.",
         "Scale the target, or give the Input a wider dtype.",
@@ -874,9 +899,135 @@ TRAIN = [
         "A training model takes targets, too. Predict with the exported one.",
     ),
     BadInput(
+        "predict-on-batch-features", "model.predict_on_batch(x)", "ValueError",
+        "Predict from features alone with `export_inference_model(model)`.",
+        "A training model takes targets, too. Predict with the exported one.",
+    ),
+    BadInput(
+        "call-features", "model(x)", "ValueError",
+        "Predict from features alone with `export_inference_model(model)`.",
+        "A training model takes targets, too. Call the exported one.",
+    ),
+    BadInput(
         "training-model-by-hand", "alk.TrainingModel(base.inputs, base.outputs)",
         "ValueError", "A TrainingModel needs a LossEndpoint in its graph.",
         "Use `build_training_model` or `add_loss`.",
+    ),
+]  # fmt: skip
+
+RAW = [
+    BadInput(
+        "fit-unknown-key", "model.fit({**packed, 'z': y}, verbose=0)", "ValueError",
+        "The data must have one entry for each Input ['x', 'y_true']: `z` is not one of "
+        "them.", "Leave the entry out.",
+    ),
+    BadInput(
+        "fit-key-missing", "model.fit({'x': x}, verbose=0)", "ValueError",
+        "The data must have one entry for each Input ['x', 'y_true']: `y_true` is missing.",
+        "Use `pack_inputs`, which names what is needed.",
+    ),
+    BadInput(
+        "fit-features", "model.fit(x, verbose=0)", "ValueError",
+        "The model has 2 Inputs, ['x', 'y_true'], so it takes a dict",
+        "Use `pack_inputs(model, x, y)`.",
+    ),
+    BadInput(
+        "fit-rows", "model.fit({'x': x, 'y_true': y[:3]}, verbose=0)", "ValueError",
+        "`y_true` must have one row per row of `x`.", "All entries have the same rows.",
+    ),
+    BadInput(
+        "fit-shape", "model.fit({'x': np.ones((4, 3)), 'y_true': y}, verbose=0)",
+        "ValueError", "`x` must have shape (None, 2), rows first.",
+        "Pass the predictor's features.",
+    ),
+    BadInput(
+        "fit-nan", "model.fit({'x': x, 'y_true': y * np.nan}, verbose=0)", "ValueError",
+        "`y_true` must be finite.", "Drop the rows without a target.",
+    ),
+    BadInput(
+        "fit-text", "model.fit({'x': x, 'y_true': ['a', 'b', 'c', 'd']}, verbose=0)",
+        "TypeError", "`y_true` must be numbers, float32.", "Encode labels first.",
+    ),
+    BadInput(
+        "fit-ids-outside", "grouped.fit({**with_ids, 'group_ids': ids + 1}, verbose=0)",
+        "ValueError", "`group_ids` must lie in [0, 2) for num_groups=2",
+        "Count the groups anew, or give the row the id -1.",
+    ),
+    BadInput(
+        "fit-ids-fraction", "grouped.fit({**with_ids, 'group_ids': ids / 2}, verbose=0)",
+        "ValueError", "`group_ids` must be whole numbers.", "Use `encode_groups`.",
+    ),
+    BadInput(
+        "fit-weights-negative",
+        "weighted.fit({**packed, 'sample_weight': -y}, verbose=0)", "ValueError",
+        "`sample_weight` must be at least 0.", "Weights are at least 0.",
+    ),
+    BadInput(
+        "fit-weights-0", "weighted.fit({**packed, 'sample_weight': 0 * y}, verbose=0)",
+        "ValueError", "`sample_weight` must not be 0 for all rows",
+        "They would train nothing.",
+    ),
+    BadInput(
+        "fit-validation-nan",
+        "model.fit(packed, validation_data={'x': x, 'y_true': y * np.nan}, verbose=0)",
+        "ValueError", "`y_true` must be finite.", "Drop the rows without a target.",
+    ),
+    BadInput(
+        "evaluate-nan", "model.evaluate({'x': x, 'y_true': y * np.nan}, verbose=0)",
+        "ValueError", "`y_true` must be finite.", "Drop the rows without a target.",
+    ),
+    BadInput(
+        "train-on-batch-nan", "model.train_on_batch({'x': x, 'y_true': y * np.nan})",
+        "ValueError", "`y_true` must be finite.", "Drop the rows without a target.",
+    ),
+    BadInput(
+        "test-on-batch-nan", "model.test_on_batch({'x': x, 'y_true': y * np.nan})",
+        "ValueError", "`y_true` must be finite.", "Drop the rows without a target.",
+    ),
+    BadInput(
+        "fit-unpacked-dataset",
+        "grouped.fit(alk.make_dataset({**with_ids, 'group_ids': ids + 1}, 2), verbose=0)",
+        "ValueError", "`group_ids` must lie in [0, 2) for num_groups=2",
+        "Pack the arrays before `make_dataset`.",
+    ),
+    BadInput(
+        "fit-stream-of-tuples", "model.fit(stream((x, y)), verbose=0)", "ValueError",
+        "`fit` would ignore all but the first part of the tuples, because targets and "
+        "weights are Inputs of the model. Yield dicts with the keys ['x', 'y_true']",
+        "Yield dicts.",
+    ),
+    BadInput(
+        "fit-stream-of-other-rank",
+        "model.fit(stream({'x': np.ones((4, 2, 1, 1)), 'y_true': y}), verbose=0)",
+        "ValueError", "`x` must have shape (None, 2), rows first.",
+        "Yield batches of features.",
+    ),
+    BadInput(
+        "fit-stream-key", "model.fit(stream({'x': x}), verbose=0)", "ValueError",
+        "`y_true` is missing.", "Yield dicts with an entry for each Input.",
+    ),
+    BadInput(
+        "fit-stream-text",
+        "model.fit(stream({'x': x, 'y_true': np.array(['a'] * 4)}), verbose=0)",
+        "TypeError", "`y_true` must be real numbers, float32.",
+        "Convert it in the dataset's `map`.",
+    ),
+    BadInput(
+        "fit-generator-nan",
+        "model.fit(iter_once({'x': x, 'y_true': y * np.nan}), verbose=0)",
+        "ValueError", "In batch 0 of `fit`: `y_true` must be finite.",
+        "Filter the rows without a target.",
+    ),
+    BadInput(
+        "fit-generator-ids",
+        "grouped.fit(iter_once({**with_ids, 'group_ids': ids + 1}), verbose=0)",
+        "ValueError", "In batch 0 of `fit`: `group_ids` must lie in [0, 2)",
+        "Number the groups from 0.",
+    ),
+    BadInput(
+        "fit-other-stream", "model.fit({1, 2}, verbose=0)", "TypeError",
+        "`fit` takes arrays, a `tf.data.Dataset`, `keras.utils.PyDataset`",
+        "Yield the batches from a generator.",
     ),
 ]  # fmt: skip
 
@@ -1233,6 +1384,7 @@ ENTRIES = {
     "make_dataset": MAKE,
     "encode_groups": ENCODE,
     "compile, fit, evaluate, predict and save": TRAIN,
+    "Data without pack_inputs, and streams": RAW,
     "export_inference_model": EXPORT,
     "load_training_model": LOAD,
     "Reports and trade-off curves": REPORT,
@@ -1250,9 +1402,10 @@ step: nothing has been trained or written. `…` stands for what depends on your
 In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a model with
 two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
 weights, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
-and `one_hot` from one-hot targets, `two` has the outputs `price` and `sold`. `packed` and
-`with_ids` are from `pack_inputs`, without and with group ids; `base` is a functional model
-and `value` a scalar of its graph.
+and `one_hot` from one-hot targets, `binary` has one output, `two` has the outputs `price`
+and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids;
+`stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator; `base` is a
+functional model and `value` a scalar of its graph.
 """
 
 

@@ -46,7 +46,8 @@ def build_training_model(
             a list with one entry (a loss, a list, or `None`) per output. A loss
             is a Keras name, class or object; a `LossTerm`; or a function whose
             parameters name what it needs. A parameter such as `demand_y_pred`
-            names another output's prediction.
+            names another output's prediction. One with a default keeps it: it gets an
+            Input only if `inputs=` has it.
         loss_weights: Factors of the terms: one, or the structure of `losses`, or a
             dict by term name. Each is a number or a
             `keras.optimizers.schedules.LearningRateSchedule`. Defaults to 1.

@@ -10,6 +10,7 @@ import numpy as np
 
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import Shape
+from addloss_kit.data.class_targets import other_form
 from addloss_kit.data.conversion import as_number_array, check_same_index
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
 
@@ -56,7 +57,7 @@ class InputSpec:
             # A weight per row or step is repeated.
             sizes = (*shape, *(None,) * (len(self.shape) - len(shape)))
             shape = tuple(None if size == 1 else size for size in sizes)
-        _check_shape(name, _fitted(shape, self.shape), self.shape, shape)
+        _check_shape(name, _fitted(shape, self.shape), self, shape)
 
 
 class InputChecker:
@@ -125,7 +126,7 @@ class InputChecker:
             fit = _spread if spec.field.role == SAMPLE_WEIGHT else _fit_rank
             arrays[name] = fit(array, spec.shape)
         for name, array in arrays.items():
-            _check_shape(name, array.shape, specs[name].shape, array.shape)
+            _check_shape(name, array.shape, specs[name], array.shape)
             _check_values(name, array, specs[name], is_batch)
             if specs[name].dtype == "string":
                 arrays[name] = _as_string_tensor(array)
@@ -258,15 +259,19 @@ def _fitted(shape: Shape, spec: Shape) -> Shape:
     return tuple(shape)
 
 
-def _check_shape(name: str, shape: Shape, spec: Shape, given: Shape) -> None:
-    fits = len(shape) == len(spec) and all(
+def _check_shape(name: str, shape: Shape, spec: InputSpec, given: Shape) -> None:
+    wanted = tuple(spec.shape)
+    fits = len(shape) == len(wanted) and all(
         want is None or have is None or have == want
-        for have, want in zip(shape[1:], spec[1:])
+        for have, want in zip(shape[1:], wanted[1:])
     )
     if not fits:
+        remedy = other_form(tuple(given), wanted, spec.field) or (
+            f"Reshape it, or pass `inputs={{'{name}': keras.Input(...)}}` to "
+            "`build_training_model`."
+        )
         raise ValueError(
-            f"`{name}` must have shape {tuple(spec)}, rows first. Reshape it, or pass "
-            f"`inputs={{'{name}': keras.Input(...)}}` to `build_training_model`. "
+            f"`{name}` must have shape {wanted}, rows first. {remedy} "
             f"{received(**{f'{name}.shape': tuple(given)})}"
         )
 

@@ -60,7 +60,12 @@ def pack_inputs(
         >>> {name: array.shape for name, array in packed.items()}
         {'x': (2, 2), 'y_true': (2, 1)}
     """
-    checker: InputChecker = model.input_checker
+    checker = getattr(model, "input_checker", None)
+    if not isinstance(checker, InputChecker):
+        raise TypeError(
+            "`model` must be a training model. Pass what `build_training_model` or "
+            f"`add_loss` returned. {received(model=type(model).__name__)}"
+        )
     specs = checker.specs
     given: dict[str, Any] = {}
     _take_by_output(given, y, Y_TRUE, specs, "y")
