@@ -84,3 +84,47 @@ def test_an_export_is_not_compared_on_no_rows(tmp_path):
 def test_an_input_for_a_feature_of_a_functional_predictor_is_refused():
     with pytest.raises(ValueError, match=r"would ignore \['x'\].*targets, weights, ids"):
         a_model(inputs={"x": keras.Input((2,), dtype="float64")})
+
+
+def test_a_group_of_weight_0_is_absent_everywhere():
+    y, y_pred, ids = [[0.0], [0.0], [0.0]], [[1.0], [2.0], [9.0]], [0, 1, 2]
+    weight = [1.0, 1.0, 0.0]
+    # Groups 0 and 1 have errors of 1 and 4, so the gap is 3 whatever group 2 has.
+    term = losses.GroupGap(3, momentum=0, distance="absolute")
+    assert float(term(y, y_pred, ids, weight)) == pytest.approx(3.0)
+    metric = metrics.GroupError(3)
+    metric.update_state(y, y_pred, ids, weight)
+    assert np.isnan(float(metric.result()["group_error_2"]))
+    report = group_report(y, y_pred, ids, sample_weight=weight)
+    assert report.gap.value == pytest.approx(3.0)
+    assert "left out: 2" in repr(report)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: losses.GroupGap(1),
+        lambda: losses.GroupGapConstraint(1, bound=0.1),
+        lambda: losses.GroupDistributionGap(1),
+        lambda: metrics.GroupGap(1),
+        lambda: metrics.BoundIsMet(1, bound=0.1, of="gap"),
+    ],
+)
+def test_what_compares_one_group_is_told_and_still_loads(make):
+    with pytest.warns(UserWarning, match="with one group it is always 0"):
+        made = make()
+    with pytest.warns(UserWarning, match="with one group it is always 0"):
+        assert type(made).from_config(made.get_config()).num_groups == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: losses.BoundedGroupLoss(1, bound=0.1),
+        lambda: losses.WorstGroup(1),
+        lambda: metrics.GroupError(1),
+        lambda: metrics.BoundIsMet(1, bound=0.1),
+    ],
+)
+def test_what_makes_sense_for_one_group_takes_it(make):
+    assert make().num_groups == 1
