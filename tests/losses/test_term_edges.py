@@ -1,0 +1,105 @@
+"""Edges of the terms with a state that only a wrong line would show."""
+
+import engines
+import keras
+import numpy as np
+import pytest
+
+import addloss_kit as alk
+from addloss_kit.losses import BoundedGroupLoss, GroupGap, GroupGapConstraint
+
+
+def column(numbers):
+    return np.array(numbers, "float32")[:, None]
+
+
+def step(term, errors, ids):
+    """A step in training with these absolute errors."""
+    return float(term(0 * column(errors), column(errors), np.array(ids), training=True))
+
+
+def absolute(kind, **options):
+    return kind(2, error="absolute_error", momentum=0.5, **options)
+
+
+def multipliers(term):
+    return engines.as_numpy(term.multipliers.values)
+
+
+def test_a_group_that_comes_back_counts_at_most_three_times():
+    term = absolute(GroupGap)
+    for _ in range(20):
+        step(term, [1.0, 1.0], [0, 0])
+    # Group 1 is new: half of the batch is expected to be of it now.
+    totals = {"error": [0.0, 4.0], "weight": [0.0, 2.0], "rows": 2.0}
+    totals = {k: keras.ops.convert_to_tensor(np.float32(v)) for k, v in totals.items()}
+    found = engines.as_numpy(term.running.presence(totals))
+    np.testing.assert_allclose(found, [0.0, 3.0], rtol=1e-6)
+
+
+def test_the_multiplier_of_an_absent_group_does_not_shrink():
+    term = absolute(GroupGapConstraint, bound=0.5, step_size=0.5)
+    step(term, [1.0, 4.0], [0, 1])
+    before = multipliers(term)
+    assert before[1] > 0
+    step(term, [1.0, 1.0], [0, 0])
+    assert multipliers(term)[1] == before[1]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_value_of_a_bound_leaves_out_a_group_that_is_absent(is_known):
+    # Outside training, group 1 is absent from the batch; it has a multiplier or not.
+    term = absolute(BoundedGroupLoss, bound=[1.0, 2.0])
+    term.build()
+    if is_known:
+        term.multipliers.values.assign([0.0, 3.0])
+    value = float(term(column([0.0]), column([1.5]), np.array([0])))
+    # c/b·(1.5 − 1)²/2 of group 0 alone; a multiplier alone has no energy.
+    assert value == pytest.approx(0.125, rel=1e-6)
+
+
+def test_the_value_of_a_gap_bound_leaves_out_a_group_that_is_absent():
+    term = GroupGapConstraint(3, bound=0.5, error="absolute_error")
+    term.build()
+    term.multipliers.values.assign([0.0, 0.0, 3.0])
+    value = float(term(column([0.0, 0.0]), column([1.0, 3.0]), np.array([0, 1])))
+    # unit 2, center 2: offsets ∓1 beyond 0.25, c/unit·(1 − 0.25)²/2 each.
+    assert value == pytest.approx(2 * 0.5 * 0.75**2 / 2, rel=1e-6)
+
+
+def test_the_center_starts_in_the_middle_and_is_then_held():
+    term = absolute(GroupGapConstraint, bound=0.0, penalty=1e-6, step_size=1e-6)
+    step(term, [1.0, 5.0], [0, 1])
+    assert float(engines.as_numpy(term.center)) == pytest.approx(3.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [BoundedGroupLoss, GroupGapConstraint])
+def test_a_verdict_has_its_tolerance(kind, tolerance):
+    # The worst error is 2.1, and the gap 2.1: 5 % above the bound.
+    term = absolute(kind, bound=2.0, tolerance=tolerance)
+    step(term, [0.0, 2.1], [0, 1])
+    assert float(term.watched()["is_met"]) == (1.0 if tolerance else 0.0)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.1])
+@pytest.mark.parametrize("of", ["error", "gap"])
+def test_a_verdict_of_the_epoch_has_its_tolerance(of, tolerance):
+    metric = alk.metrics.BoundIsMet(
+        2, bound=2.0, of=of, tolerance=tolerance, error="absolute_error"
+    )
+    metric.update_state(column([0.0, 0.0]), column([0.0, 2.1]), np.array([0, 1]))
+    assert float(metric.result()) == (1.0 if tolerance else 0.0)
+
+
+def test_a_force_is_limited_below_as_above():
+    # |x| ≤ limit: far below the bound, a multiplier of 2 falls by the penalty, once.
+    term = GroupGapConstraint(1 + 1, bound=0.0, error="absolute_error")
+    term.build()
+    x = keras.ops.convert_to_tensor(np.float32([-100.0, 100.0]))
+    penalty, limit = keras.ops.ones((2,)), keras.ops.ones((2,))
+    found = term.multipliers.forces(x, 0.0, penalty, limit)
+    np.testing.assert_allclose(engines.as_numpy(found), [-1.0, 1.0])
+    # The energy goes on in a straight line beyond: 1/2 + 1·(100 − 1), twice.
+    value = term.multipliers.loss(x, 0.0, penalty, limit)
+    assert float(value) == pytest.approx(2 * 99.5)

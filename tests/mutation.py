@@ -1,0 +1,404 @@
+"""Mutation testing: small faults in the core, each of which some test must notice.
+
+    python tests/mutation.py --results mutants.jsonl --seconds 150 --sample 150 --seed 0
+
+Runs until the time is up and goes on from the results file the next time. It is no test
+itself: a hundred mutants take some twenty minutes. `--show` prints the counts and the
+survivors; `--named` runs only the mutants listed below, which survived before.
+
+A tool of its own, because cosmic-ray and mutmut start a process per mutant, which imports
+TensorFlow and Keras for longer than most tests here take. This one imports them once and
+forks; the mutant is never written to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "addloss_kit"
+TIMEOUT = 120  # Seconds per mutant; one that never ends is noticed.
+
+# The tests for each file, the quickest first: the first that fails ends the run.
+_FORMULAS = ["functional/test_formulas.py", "functional/test_functional.py"]
+_TERMS = ["losses/test_finite_differences.py"]
+_OPTIONS = ["losses/test_term_edges.py"]
+_BOUNDS = ["losses/test_term_edges.py"]
+_GAP = [
+    "losses/test_losses_group_gap.py",
+    "losses/test_group_gap_force.py",
+    "losses/test_term_edges.py",
+]
+TESTS = {
+    "functional/groups.py": _FORMULAS + ["functional/test_dtypes.py"],
+    "functional/mmd.py": [*_FORMULAS, "losses/test_distribution_gap.py"],
+    "functional/rows.py": [*_FORMULAS, "functional/test_dtypes.py", "losses/test_masks.py"],
+    "functional/weighted.py": [*_FORMULAS, "functional/test_dtypes.py"],
+    "losses/asymmetric.py": ["functional/test_formulas.py", "losses/test_asymmetric.py"],
+    "losses/constraints.py": [*_BOUNDS, *_TERMS],
+    "losses/contrastive.py": ["functional/test_formulas.py", "losses/test_contrastive.py"],
+    "losses/distribution_gap.py": [*_TERMS, "losses/test_distribution_gap.py"],
+    "losses/forces.py": [*_TERMS, *_GAP],
+    "losses/group_gap.py": [*_TERMS, *_GAP],
+    "losses/group_term.py": [*_TERMS, *_GAP],
+    "losses/keras_loss.py": [
+        *_TERMS,
+        "losses/test_functions_as_losses.py",
+        "losses/test_keras_losses.py",
+    ],
+    "losses/loss_term.py": [*_TERMS, "losses/test_functions_as_losses.py"],
+    "losses/multipliers.py": [*_BOUNDS, *_TERMS],
+    "losses/resolve.py": ["losses/test_keras_losses.py", "losses/test_term_edges.py"],
+    "losses/running_totals.py": [*_TERMS, *_GAP, "losses/test_stability.py"],
+    "losses/weighted.py": [*_TERMS, "losses/test_losses_weighted.py"],
+    "losses/worst_group.py": [*_TERMS, *_OPTIONS, "losses/test_worst_group.py"],
+    "metrics.py": ["losses/test_term_edges.py", "test_metrics.py", "test_million_steps.py"],
+    "model/compiled_loop.py": ["model/test_compiled_loop.py", "model/test_xla.py"],
+    "data/packing.py": [
+        "data/test_packing.py",
+        "data/test_quiet_conversions.py",
+        "test_bad_inputs.py",
+    ],
+}
+
+# Faults that survived the tests once: (file, text, what stands there instead).
+NAMED = {
+    "_decay without stop_gradient": (
+        "losses/running_totals.py",
+        "news = ops.stop_gradient(ops.cast(news, variable.dtype))",
+        "news = ops.cast(news, variable.dtype)",
+    ),
+    "_MAX_FACTOR of 30": (
+        "losses/running_totals.py",
+        "_MAX_FACTOR = 3.0",
+        "_MAX_FACTOR = 30.0",
+    ),
+    "width for an absent group": (
+        "losses/constraints.py",
+        "width = half * self.running.presence(totals)",
+        "width = half",
+    ),
+    "never the first step": (
+        "losses/constraints.py",
+        "is_first = self.running.mass <= 0",
+        "is_first = False",
+    ),
+    "always the first step": (
+        "losses/constraints.py",
+        "is_first = self.running.mass <= 0",
+        "is_first = True",
+    ),
+    "penalty of an absent group, bounds": (
+        "losses/constraints.py",
+        "present * self.penalty / bound, bound)",
+        "self.penalty / bound, bound)",
+    ),
+    "penalty of an absent group, gap": (
+        "losses/constraints.py",
+        "penalty = ops.divide_no_nan(self.penalty, unit) * present",
+        "penalty = ops.divide_no_nan(self.penalty, unit) * ops.ones_like(present)",
+    ),
+    "no tolerance, bounds": (
+        "losses/constraints.py",
+        " * (\n            1.0 + self.tolerance\n        )",
+        "",
+    ),
+    "no tolerance, gap": (
+        "losses/constraints.py",
+        "gap <= self.bound * (1.0 + self.tolerance)",
+        "gap <= self.bound",
+    ),
+    "no tolerance, metric": (
+        "metrics.py",
+        "bound * (1.0 + self.tolerance)",
+        "bound",
+    ),
+    "no lower clip of the forces": (
+        "losses/multipliers.py",
+        "near = ops.minimum(ops.maximum(x, -limit), limit)\n        return",
+        "near = ops.minimum(x, limit)\n        return",
+    ),
+    "no lower clip in the energy": (
+        "losses/multipliers.py",
+        "near = ops.minimum(ops.maximum(here, -limit), limit)",
+        "near = ops.minimum(here, limit)",
+    ),
+    "no compensation": ("metrics.py", "rest + cut_off", "rest"),
+}
+
+_COMPARE = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+_ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+_CALLS = {
+    "maximum": "minimum",
+    "minimum": "maximum",
+    "max": "min",
+    "min": "max",
+    "any": "all",
+    "all": "any",
+    "logical_and": "logical_or",
+    "logical_or": "logical_and",
+    "sum": "mean",
+    "ones_like": "zeros_like",
+    "zeros_like": "ones_like",
+}
+_UNWRAPPED = ("stop_gradient", "abs", "square", "sqrt", "isfinite", "relu", "sign")
+
+
+def mutations(node: ast.AST) -> list[ast.AST]:
+    """What may stand in the place of a node."""
+    made: list[ast.AST] = []
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        other = _COMPARE.get(type(node.ops[0]))
+        if other:
+            made.append(ast.Compare(node.left, [other()], node.comparators))
+    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+        made.append(ast.BinOp(node.left, _ARITHMETIC[type(node.op)](), node.right))
+    elif isinstance(node, ast.BoolOp):
+        other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        made.append(ast.BoolOp(other, node.values))
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        made.append(node.operand)
+    elif isinstance(node, ast.IfExp):
+        made.append(ast.IfExp(node.test, node.orelse, node.body))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        made.append(ast.Constant(not node.value))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        made.append(ast.Constant(node.value + 1))
+        if node.value not in (0, 1):
+            made.append(ast.Constant(node.value / 2))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        name = node.func.attr
+        if name in _CALLS:
+            func = ast.Attribute(node.func.value, _CALLS[name], ast.Load())
+            made.append(ast.Call(func, node.args, node.keywords))
+        if name in _UNWRAPPED and node.args:
+            made.append(node.args[0])
+        if name == "where" and len(node.args) == 3:
+            first, second, third = node.args
+            made.append(ast.Call(node.func, [first, third, second], node.keywords))
+    return made
+
+
+def _is_left_out(node: ast.AST) -> bool:
+    """Messages, annotations, decorators and imports: no formula is in them."""
+    return isinstance(node, (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom))
+
+
+def places(tree: ast.AST) -> list[tuple[list[tuple[str, int | None]], int]]:
+    """Each mutation as the way to its node and its number there."""
+    found = []
+
+    def visit(node: ast.AST, way: list[tuple[str, int | None]]) -> None:
+        if _is_left_out(node):
+            return
+        found.extend((way, number) for number in range(len(mutations(node))))
+        for field, value in ast.iter_fields(node):
+            if field in ("annotation", "returns", "decorator_list"):
+                continue
+            if isinstance(value, list):
+                for index, part in enumerate(value):
+                    if isinstance(part, ast.AST):
+                        visit(part, [*way, (field, index)])
+            elif isinstance(value, ast.AST):
+                visit(value, [*way, (field, None)])
+
+    visit(tree, [])
+    return found
+
+
+def mutate(tree: ast.Module, way: list[tuple[str, int | None]], number: int) -> str:
+    """Change the tree, and say what was changed."""
+    parent, node = tree, tree
+    for field, index in way:
+        parent, node = node, getattr(node, field)
+        if index is not None:
+            node = node[index]
+    new = ast.copy_location(mutations(copy.deepcopy(node))[number], node)
+    told = f"{node.lineno}: {ast.unparse(node)[:90]} → {ast.unparse(new)[:90]}"
+    field, index = way[-1]
+    if index is None:
+        setattr(parent, field, new)
+    else:
+        getattr(parent, field)[index] = new
+    ast.fix_missing_locations(tree)
+    return told
+
+
+def sample(number: int, seed: int) -> list[dict]:
+    """A random choice from the mutants of all files."""
+    everything = []
+    for file in TESTS:
+        tree = ast.parse((PACKAGE / file).read_text())
+        for way, which in places(tree):
+            label = mutate(copy.deepcopy(tree), way, which)
+            everything.append({"file": file, "mutant": label, "at": [way, which]})
+    print(f"{len(everything)} mutants in {len(TESTS)} files")
+    return random.Random(seed).sample(everything, min(number, len(everything)))
+
+
+def code_of(mutant: dict) -> tuple[ast.Module, pathlib.Path]:
+    path = PACKAGE / mutant["file"]
+    source = path.read_text()
+    if "at" in mutant:
+        tree = ast.parse(source)
+        mutate(tree, *mutant["at"])
+        return tree, path
+    _, old, new = NAMED[mutant["mutant"]]
+    if source.count(old) != 1:
+        raise SystemExit(f"{mutant['mutant']}: the text stands {source.count(old)} times.")
+    return ast.parse(source.replace(old, new)), path
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    tree: ast.Module
+
+    def get_code(self, fullname):
+        return compile(self.tree, self.path, "exec")
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the mutant where its module is imported."""
+
+    def __init__(self, name, tree, path):
+        self.name, self.tree, self.path = name, tree, path
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != self.name:
+            return None
+        loader = _Loader(fullname, str(self.path))
+        loader.tree = self.tree
+        is_package = self.path.name == "__init__.py"
+        spec = importlib.machinery.ModuleSpec(
+            fullname, loader, origin=str(self.path), is_package=is_package
+        )
+        spec.has_location = True
+        return spec
+
+
+def run_tests(mutant: dict | None, tests: list[str]) -> tuple[str, float]:
+    """In a fork: what becomes of a mutant, and the seconds it took."""
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(TIMEOUT)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        code = 3
+        try:
+            if mutant is not None:
+                tree, path = code_of(mutant)
+                name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                sys.meta_path.insert(0, _Finder(name, tree, path))
+            import pytest
+
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            code = int(pytest.main([*options, *(f"tests/{test}" for test in tests)]))
+        except BaseException:
+            code = 1
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    seconds = time.monotonic() - start
+    if os.WIFSIGNALED(status):
+        is_timeout = os.WTERMSIG(status) == signal.SIGALRM
+        return ("timeout" if is_timeout else "killed"), seconds
+    return ("survived" if os.WEXITSTATUS(status) == 0 else "killed"), seconds
+
+
+def show(results: list[dict]) -> None:
+    by_file: dict[str, list[dict]] = {}
+    for result in results:
+        by_file.setdefault(result["file"], []).append(result)
+    print("| file | mutants | noticed |\n|---|---|---|")
+    for file, found in sorted(by_file.items()):
+        print(f"| `{file}` | {len(found)} | {sum(r['end'] != 'survived' for r in found)} |")
+    print(f"all: {len(results)}, {sum(r['end'] != 'survived' for r in results)} noticed\n")
+    for result in results:
+        if result["end"] == "survived":
+            print(f"survived: {result['file']}:{result['mutant']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=pathlib.Path, default="mutants.jsonl")
+    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--sample", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--named", action="store_true")
+    parser.add_argument("--again", action="store_true", help="run survivors once more")
+    parser.add_argument("--show", action="store_true")
+    arguments = parser.parse_args()
+    end = time.monotonic() + arguments.seconds
+    results = {}
+    if arguments.results.exists():
+        for line in arguments.results.read_text().splitlines():
+            result = json.loads(line)
+            results[result["file"], result["mutant"]] = result
+    if arguments.show:
+        show(list(results.values()))
+        return
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    os.environ.setdefault("ADDLOSS_KIT_EXAMPLES", "15")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    if arguments.named:
+        mutants = [{"file": NAMED[name][0], "mutant": name} for name in NAMED]
+    else:
+        mutants = sample(arguments.sample, arguments.seed)
+    # Once, for all forks; nothing runs in TensorFlow before them. Not Hypothesis, whose
+    # plugin wants to be imported by pytest.
+    import fairlearn.metrics  # noqa: F401
+    import keras  # noqa: F401
+    import pytest  # noqa: F401
+    import scipy.optimize  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    sound: set[tuple[str, ...]] = set()
+    for mutant in mutants:
+        former = results.get((mutant["file"], mutant["mutant"]))
+        if former and not (arguments.again and former["end"] == "survived"):
+            continue
+        if time.monotonic() > end:
+            print("The time is up; run it again to go on.")
+            return
+        tests = TESTS[mutant["file"]]
+        if tuple(tests) not in sound:
+            # A fault that is noticed means nothing where the tests fail without one.
+            if run_tests(None, tests)[0] != "survived":
+                raise SystemExit(f"Without a mutant, some of {tests} fail.")
+            sound.add(tuple(tests))
+        what, seconds = run_tests(mutant, tests)
+        result = {**mutant, "end": what, "seconds": round(seconds, 1)}
+        with arguments.results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        print(f"{what:9}{seconds:6.1f} s  {mutant['file']}:{mutant['mutant']}", flush=True)
+    print("All mutants have run.")
+
+
+if __name__ == "__main__":
+    main()
