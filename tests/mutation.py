@@ -246,16 +246,18 @@ def mutate(tree: ast.Module, way: list[tuple[str, int | None]], number: int) -> 
     return told
 
 
-def sample(number: int, seed: int) -> list[dict]:
-    """A random choice from the mutants of all files."""
+def sample(number: int, seed: int, only: str) -> list[dict]:
+    """A random choice from the mutants of the files, in their order."""
     everything = []
-    for file in TESTS:
+    files = only.split(",") if only else list(TESTS)
+    for file in files:
         tree = ast.parse((PACKAGE / file).read_text())
         for way, which in places(tree):
             label = mutate(copy.deepcopy(tree), way, which)
             everything.append({"file": file, "mutant": label, "at": [way, which]})
-    print(f"{len(everything)} mutants in {len(TESTS)} files")
-    return random.Random(seed).sample(everything, min(number, len(everything)))
+    print(f"{len(everything)} mutants in {len(files)} files")
+    chosen = random.Random(seed).sample(everything, min(number, len(everything)))
+    return sorted(chosen, key=lambda mutant: files.index(mutant["file"]))
 
 
 def code_of(mutant: dict) -> tuple[ast.Module, pathlib.Path]:
@@ -347,6 +349,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--sample", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="files, joined by commas")
     parser.add_argument("--named", action="store_true")
     parser.add_argument("--again", action="store_true", help="run survivors once more")
     parser.add_argument("--show", action="store_true")
@@ -368,7 +371,7 @@ def main() -> None:
     if arguments.named:
         mutants = [{"file": NAMED[name][0], "mutant": name} for name in NAMED]
     else:
-        mutants = sample(arguments.sample, arguments.seed)
+        mutants = sample(arguments.sample, arguments.seed, arguments.only)
     # Once, for all forks; nothing runs in TensorFlow before them. Not Hypothesis, whose
     # plugin wants to be imported by pytest.
     import fairlearn.metrics  # noqa: F401

@@ -103,3 +103,22 @@ def test_a_force_is_limited_below_as_above():
     # The energy goes on in a straight line beyond: 1/2 + 1·(100 − 1), twice.
     value = term.multipliers.loss(x, 0.0, penalty, limit)
     assert float(value) == pytest.approx(2 * 99.5)
+
+
+def test_a_penalty_is_the_force_at_a_violation_of_100_percent():
+    term = absolute(BoundedGroupLoss, bound=2.0, penalty=3.0)
+    # 3/2·(4 − 2)²/2 of group 0; group 1 is absent.
+    assert float(term(column([0.0]), column([4.0]), np.array([0]))) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("kind", [BoundedGroupLoss, GroupGapConstraint])
+def test_the_defaults_of_the_constraints_are_those_of_the_docs(kind):
+    term = kind(2, bound=1.0)
+    assert (term.step_size, term.penalty, term.tolerance) == (0.01, 1.0, 0.02)
+    assert alk.metrics.BoundIsMet(2, bound=1.0).tolerance == 0.02
+
+
+def test_a_verdict_on_the_gap_leaves_out_a_group_that_is_absent():
+    metric = alk.metrics.BoundIsMet(3, bound=1.0, of="gap", error="absolute_error")
+    metric.update_state(column([0.0, 0.0]), column([3.0, 3.5]), np.array([0, 1]))
+    assert float(metric.result()) == 1.0
