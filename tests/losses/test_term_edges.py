@@ -122,3 +122,17 @@ def test_a_verdict_on_the_gap_leaves_out_a_group_that_is_absent():
     metric = alk.metrics.BoundIsMet(3, bound=1.0, of="gap", error="absolute_error")
     metric.update_state(column([0.0, 0.0]), column([3.0, 3.5]), np.array([0, 1]))
     assert float(metric.result()) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("bound", "of"), [(-1.0, "error"), (np.nan, "gap"), ([1.0, 2.0], "gap")]
+)
+def test_a_verdict_on_what_is_no_bound_is_refused(bound, of):
+    with pytest.raises(ValueError, match="`bound` must be"):
+        alk.metrics.BoundIsMet(2, bound=bound, of=of)
+
+
+def test_a_metric_says_which_arguments_it_takes():
+    metric = alk.metrics.GroupGap(2)
+    assert metric.accepts("mask") and metric.accepts("sample_weight")
+    assert not metric.accepts("price")
