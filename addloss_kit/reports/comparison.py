@@ -6,8 +6,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from addloss_kit._checks import received
+from addloss_kit._checks import check_one_of, received
 from addloss_kit.reports import tables
+from addloss_kit.reports.certificate import Certificate, certify_increase, check_certified
 from addloss_kit.reports.intervals import Estimate, critical_value, weighted_means
 from addloss_kit.reports.plots import plot_change
 
@@ -124,6 +125,36 @@ class GroupComparison:
         got_worse = self._is_worse.copy()
         got_worse[worst] = False
         return bool(got_worse.any() and not self._is_better[worst])
+
+    def certify(
+        self,
+        bound: float,
+        of: Literal["error_increase"] = "error_increase",
+        confidence: float = 0.95,
+    ) -> Certificate:
+        """Whether the overall error increased by at most `bound` on rows to come.
+
+        The rows must have had no part in training, nor in choosing the models. Paired if
+        both reports cover the same rows; the bounds are those of `GroupReport.certify`.
+
+        Args:
+            bound: Relative to the error before: 0.05 is 5 % more.
+            of: `"error_increase"`. For the other two, see `GroupReport.certify`.
+            confidence: Of the verdict, in (0, 1).
+
+        Returns:
+            A `Certificate` of the increase.
+        """
+        check_one_of(("error_increase",), of=of)
+        check_certified(bound, confidence)
+        return certify_increase(
+            bound,
+            confidence,
+            (self.before.row_errors, self.before.row_weight),
+            (self.after.row_errors, self.after.row_weight),
+            self.is_paired,
+            self.after.heading,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""

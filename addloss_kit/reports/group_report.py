@@ -12,6 +12,12 @@ from addloss_kit._checks import check_number, check_one_of, check_rows, received
 from addloss_kit._types import ArrayLike, ErrorLike, Method
 from addloss_kit.data.conversion import check_same_index
 from addloss_kit.reports import tables
+from addloss_kit.reports.certificate import (
+    Certificate,
+    Certified,
+    certify_groups,
+    check_certified,
+)
 from addloss_kit.reports.comparison import GroupComparison
 from addloss_kit.reports.intervals import (
     Estimate,
@@ -259,6 +265,70 @@ class GroupReport:
     def _present(self) -> tuple[np.ndarray, np.ndarray]:
         is_present = self.weight > 0
         return self.means[is_present], self.standard_errors[is_present]
+
+    def certify(
+        self,
+        bound: float,
+        of: Certified = "gap",
+        confidence: float = 0.95,
+        *,
+        errors_within: tuple[float, float] | None = None,
+    ) -> Certificate:
+        """Whether the gap, or every group's error, is within a bound on rows to come.
+
+        The rows must have had no part in training, nor in choosing the model. The true
+        gap or largest error is above `upper` with a chance of at most 1 − `confidence`,
+        and below `lower` with the same. Upper bounds need no correction for the number of
+        groups (an intersection-union test); lower ones are Bonferroni's.
+
+        Bounds are Student's t with Hall's correction for skewness, and need 30 rows of
+        each group; of bounded errors (0 and 1, or `errors_within`), they are Hoeffding's
+        or Maurer and Pontil's, which need no assumption and any number of rows. Rows must
+        be independent.
+
+        Args:
+            bound: In the units of the error.
+            of: `"gap"` or `"worst_error"`. For `"error_increase"`, see
+                `compare(before).certify`.
+            confidence: Of the verdict, in (0, 1).
+            errors_within: `(low, high)`, between which the errors of all possible rows
+                lie, if that is known.
+
+        Returns:
+            A `Certificate`: `verdict` is `"holds"`, `"does not hold"` or
+            `"cannot tell"`.
+
+        Raises:
+            ValueError: If there is no gap, or an error lies outside `errors_within`.
+
+        Reference: Thomas et al., "Preventing undesirable behavior of intelligent
+        machines", Science 366 (2019).
+
+        Example:
+            >>> rng = np.random.default_rng(0)
+            >>> residual, ids = rng.normal(size=600), np.arange(600) % 2
+            >>> report = group_report(np.zeros(600), residual, ids)
+            >>> report.certify(0.5).verdict
+            'holds'
+        """
+        if of == "error_increase":
+            raise ValueError(
+                "An increase is of one report over another. Call "
+                "`report.compare(before).certify(bound)`. Received: of='error_increase'."
+            )
+        check_one_of(("gap", "worst_error"), of=of)
+        check_certified(bound, confidence)
+        has_group = self.group_ids >= 0
+        parts = self.row_errors, self.group_ids, self.row_weight
+        return certify_groups(
+            of,
+            bound,
+            confidence,
+            (parts[0][has_group], parts[1][has_group], parts[2][has_group]),
+            self.group_names,
+            self.heading,
+            errors_within,
+        )
 
     # Forms -----------------------------------------------------------------------
 

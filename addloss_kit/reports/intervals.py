@@ -68,8 +68,8 @@ def range_interval(
         low, _ = range_interval(means[is_measured], errors[is_measured], confidence)
         return (0.0 if np.isnan(low) else low), np.inf
     c = critical_value(confidence, len(means) * (len(means) - 1) // 2)
-    high_group = _extreme(means + c * errors, means)
-    low_group = _extreme(-means + c * errors, -means)
+    high_group = extreme_groups(means + c * errors, means)
+    low_group = extreme_groups(-means + c * errors, -means)
     difference = means[high_group][:, None] - means[low_group][None, :]
     margin = c * np.hypot(errors[high_group][:, None], errors[low_group][None, :])
     margin[high_group[:, None] == low_group[None, :]] = 0.0
@@ -88,7 +88,7 @@ def largest_interval(
     return float(low), float(high if is_measured.all() else np.inf)
 
 
-def _extreme(*bounds: np.ndarray) -> np.ndarray:
+def extreme_groups(*bounds: np.ndarray) -> np.ndarray:
     """The groups with the largest values of any of `bounds`."""
     if len(bounds[0]) <= _MAX_GROUPS_PAIRED:
         return np.arange(len(bounds[0]))

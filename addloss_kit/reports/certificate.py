@@ -1,0 +1,355 @@
+"""certify: whether a bound holds beyond the rows at hand, with a stated confidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from addloss_kit._checks import check_number, received
+from addloss_kit.reports import tables
+from addloss_kit.reports.bounds import (
+    MIN_ROWS,
+    Means,
+    Sides,
+    any_errors,
+    bounded_errors,
+    difference_margins,
+    group_means,
+    margin_above,
+    margin_below,
+)
+from addloss_kit.reports.intervals import extreme_groups
+
+Certified: TypeAlias = Literal["gap", "worst_error", "error_increase"]
+CertificateVerdict: TypeAlias = Literal["holds", "does not hold", "cannot tell"]
+
+# Chance of a clear verdict that `rows_needed` is meant to give.
+_POWER = 0.8
+
+# Beyond 1,000 times the error before, an increase has no bound.
+_LARGEST_INCREASE = 1e3
+
+_WHAT = {
+    "gap": "gap in {heading}",
+    "worst_error": "largest {heading} of a group",
+    "error_increase": "increase of the overall {heading}",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Whether a bound holds for the rows to come. It prints as one sentence.
+
+    Args:
+        of: `"gap"`, `"worst_error"` or `"error_increase"`.
+        bound: The bound in question.
+        confidence: Chance that `upper` is not too low, and that `lower` is not too high.
+        estimate: The value on the rows at hand.
+        lower, upper: One-sided confidence bounds.
+        rows: Rows that count.
+        rows_needed: About how many rows like these give a clear verdict with a chance of
+            80 %, if the estimate is right; `None` if no number does.
+        method: `"t"` (with the correction for skewness) or `"bounded"`.
+        heading: Heading of the error, such as `"MSE"`.
+        reason: Why there is no upper bound, if there is none.
+    """
+
+    of: Certified
+    bound: float
+    confidence: float
+    estimate: float
+    lower: float
+    upper: float
+    rows: int
+    rows_needed: int | None
+    method: Literal["t", "bounded"]
+    heading: str
+    reason: str = ""
+
+    @property
+    def verdict(self) -> CertificateVerdict:
+        """`"holds"`, `"does not hold"` or `"cannot tell"`."""
+        if self.upper <= self.bound:
+            return "holds"
+        return "does not hold" if self.lower > self.bound else "cannot tell"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings."""
+        return {"verdict": self.verdict, **dataclasses.asdict(self)}
+
+    def __repr__(self) -> str:
+        what = _WHAT[self.of].format(heading=self.heading)
+        sure = f"with {100 * self.confidence:g} % confidence"
+        bound, low, high = map(self._shown, (self.bound, self.lower, self.upper))
+        kind = "bounded errors" if self.method == "bounded" else "t, corrected for skewness"
+        basis = f"{self._shown(self.estimate)} on {self.rows:,} rows; {kind}"
+        if self.verdict == "holds":
+            said = f"{sure} the {what} is at most {high}, within the bound of {bound}"
+        elif self.verdict == "does not hold":
+            said = f"{sure} the {what} is at least {low}, above the bound of {bound}"
+        else:
+            said = f"{sure} the {what} is at least {low} and at most {high}"
+            said = f"{said}, and the bound is {bound}"
+            if self.reason:
+                said = f"{said}: {self.reason}"
+            if self.rows_needed is not None:
+                said = f"{said}; about {self.rows_needed:,} rows like these would tell"
+        return f"{self.verdict.capitalize()}: {said} ({basis})."
+
+    def _shown(self, value: float) -> str:
+        if self.of == "error_increase" and math.isfinite(value):
+            return f"{tables.number(100 * value)} %"
+        return tables.number(value)
+
+
+def check_certified(bound: float, confidence: float) -> None:
+    """Raise unless both are numbers, and the confidence lies in (0, 1)."""
+    check_number(bound=bound)
+    check_number(
+        low=0.0,
+        high=1.0,
+        is_low_allowed=False,
+        is_high_allowed=False,
+        confidence=confidence,
+    )
+
+
+class _Candidates(NamedTuple):
+    """The quantities of which the certified one is the largest."""
+
+    estimate: np.ndarray
+    above: np.ndarray
+    below: np.ndarray
+    spread: np.ndarray
+    rows: np.ndarray
+
+    def growth(self, bound: float, min_rows: int) -> float:
+        """By how much the rows must grow for a clear verdict with a chance of 80 %."""
+        spread = NormalDist().inv_cdf(_POWER) * np.nan_to_num(self.spread)
+        estimate = float(np.max(self.estimate))
+        if not estimate < bound:
+            top = int(np.argmax(self.estimate))
+            needed = self.below[[top]] + spread[[top]]
+            distance, rows = self.estimate[[top]] - bound, self.rows[[top]]
+        else:
+            needed = self.above + spread
+            distance, rows = bound - self.estimate, self.rows
+        with np.errstate(divide="ignore", invalid="ignore"):
+            growth = (needed / distance) ** 2
+            # Nothing but the rows' number is known of groups with too few.
+            growth = np.where(np.isfinite(needed), growth, min_rows / rows)
+        return float(np.max(growth))
+
+
+def certify_groups(
+    of: str,
+    bound: float,
+    confidence: float,
+    row_errors: tuple[np.ndarray, np.ndarray, np.ndarray],
+    group_names: Sequence[str],
+    heading: str,
+    errors_within: tuple[float, float] | None,
+) -> Certificate:
+    """A certificate of a gap or a largest error; see `GroupReport.certify`.
+
+    Args:
+        of, bound, confidence, errors_within: As there.
+        row_errors: Error, group and weight of each row that has a group.
+        group_names: Names by id.
+        heading: Heading of the error.
+    """
+    values, ids, weight = (part[row_errors[2] > 0] for part in row_errors)
+    means = group_means(values, ids, weight, len(group_names))
+    has_rows = means.rows > 0
+    if of == "gap" and has_rows.sum() < 2:
+        raise ValueError(
+            "A gap needs two groups with rows. Pass rows of at least two groups. "
+            f"{received(groups_with_rows=int(has_rows.sum()))}"
+        )
+    sides = _sides(values, weight, errors_within)
+    search = _gaps if of == "gap" else _errors
+    present = Means(*(part[has_rows] for part in means))
+    candidates = search(present, 1.0 - confidence, sides)
+    lower = float(np.max(candidates.estimate - candidates.below))
+    upper = float(np.max(candidates.estimate + candidates.above))
+    growth = candidates.growth(bound, sides.min_rows)
+    is_short = means.rows < sides.min_rows
+    if not has_rows.all():  # Their errors may be anything.
+        upper, growth = np.inf, np.inf
+    return Certificate(
+        of="gap" if of == "gap" else "worst_error",
+        bound=float(bound),
+        confidence=float(confidence),
+        estimate=float(np.max(candidates.estimate)),
+        lower=max(lower, 0.0) if of == "gap" else lower,
+        upper=upper,
+        rows=len(values),
+        rows_needed=_rows_needed(growth, len(values)),
+        method=sides.method,
+        heading=heading,
+        reason=_reason(upper, [n for n, k in zip(group_names, is_short) if k], sides),
+    )
+
+
+def _sides(
+    values: np.ndarray, weight: np.ndarray, errors_within: tuple[float, float] | None
+) -> Sides:
+    if errors_within is None:
+        if not np.isin(values, (0.0, 1.0)).all():
+            return any_errors()
+        errors_within = 0.0, 1.0  # Errors of a classifier.
+    low, high = errors_within
+    numbers: dict[str, Any] = {"errors_within[0]": low, "errors_within[1]": high}
+    check_number(**numbers)
+    smallest, largest = float(values.min()), float(values.max())
+    if not (low < high and low <= smallest and largest <= high):
+        raise ValueError(
+            "`errors_within` must be (low, high), between which all errors lie. "
+            f"{received(errors_within=errors_within, errors=(smallest, largest))}"
+        )
+    return bounded_errors(float(low), float(high), bool(np.ptp(weight) > 0))
+
+
+# The true maximum is that of one candidate, whose upper bound covers it at the full risk;
+# so the largest upper bound does, too (an intersection-union test). The largest lower
+# bound is right only if all of them are, so they share the risk (Bonferroni).
+
+
+def _errors(means: Means, risk: float, sides: Sides) -> _Candidates:
+    above, below = sides.above(means, risk), sides.below(means, risk / len(means.mean))
+    return _Candidates(means.mean, above, below, np.sqrt(means.variance), means.rows)
+
+
+def _gaps(means: Means, risk: float, sides: Sides) -> _Candidates:
+    pairs = len(means.mean) * (len(means.mean) - 1)
+    margin = sides.above(means, risk / pairs)
+    is_open = ~np.isfinite(margin)  # Decides the upper bound, so it must be among them.
+    far = np.where(is_open, 0.0, margin)
+    chosen = extreme_groups(means.mean + far, means.mean, far - means.mean, is_open * 1.0)
+    means = Means(*(part[chosen] for part in means))
+    one = Means(*(part[:, None] for part in means))
+    other = Means(*(part[None, :] for part in means))
+    above, below = difference_margins(sides, one, other, risk, 1.0 / pairs)
+    is_pair = ~np.eye(len(chosen), dtype=bool)
+    spread = np.sqrt(one.variance + other.variance)
+    parts = one.mean - other.mean, above, below, spread, np.minimum(one.rows, other.rows)
+    return _Candidates(*(part[is_pair] for part in parts))
+
+
+def certify_increase(
+    bound: float,
+    confidence: float,
+    before: tuple[np.ndarray, np.ndarray],
+    after: tuple[np.ndarray, np.ndarray],
+    is_paired: bool,
+    heading: str,
+) -> Certificate:
+    """A certificate of the relative increase of the overall error.
+
+    The increase is at most b where after − (1 + b)·before has no positive mean, so the
+    bounds are the values of b at which a bound of that mean is 0 (Fieller).
+
+    Args:
+        bound, confidence: As in `GroupComparison.certify`.
+        before, after: Error and weight of each row.
+        is_paired: Whether the rows are the same.
+        heading: Heading of the error.
+    """
+    at = _Combination(before, after, is_paired, 1.0 - confidence)
+    estimate = at(0.0).estimate[0] / (at(-1.0).estimate[0] - at(0.0).estimate[0])
+    rows = int((after[1] > 0).sum())
+    at_bound = at(bound)
+    upper = at.root(1)
+    is_short = at_bound.rows[0] < MIN_ROWS
+    return Certificate(
+        of="error_increase",
+        bound=float(bound),
+        confidence=float(confidence),
+        estimate=float(estimate),
+        lower=at.root(-1),
+        upper=upper,
+        rows=rows,
+        rows_needed=_rows_needed(at_bound.growth(0.0, MIN_ROWS), rows),
+        method="t",
+        heading=heading,
+        reason=_reason(upper, ["all"] if is_short else [], any_errors()),
+    )
+
+
+class _Combination:
+    """The mean of after − (1 + b)·before with its bounds, for any b."""
+
+    def __init__(
+        self,
+        before: tuple[np.ndarray, np.ndarray],
+        after: tuple[np.ndarray, np.ndarray],
+        is_paired: bool,
+        risk: float,
+    ) -> None:
+        self._before, self._after = before, after
+        self._is_paired, self._risk = is_paired, risk
+
+    @staticmethod
+    def _mean(values: np.ndarray, weight: np.ndarray) -> Means:
+        return group_means(values, np.zeros(len(values), "int64"), weight, 1)
+
+    def __call__(self, bound: float) -> _Candidates:
+        (before, former_weight), (after, weight) = self._before, self._after
+        scaled = (1.0 + bound) * before
+        if self._is_paired:
+            means = self._mean(after - scaled, weight)
+            above, below = margin_above(means, self._risk), margin_below(means, self._risk)
+            if (after == scaled).all():  # The mean is 0 for sure.
+                above = below = np.zeros(1)
+            return _Candidates(
+                means.mean, above, below, np.sqrt(means.variance), means.rows
+            )
+        one, other = self._mean(after, weight), self._mean(scaled, former_weight)
+        above, below = difference_margins(any_errors(), one, other, self._risk, 1.0)
+        spread = np.sqrt(one.variance + other.variance)
+        rows = np.minimum(one.rows, other.rows)
+        return _Candidates(one.mean - other.mean, above, below, spread, rows)
+
+    def root(self, sign: Literal[1, -1]) -> float:
+        """The b at which the upper (1) or lower (-1) bound is 0; infinite without."""
+
+        def bound_at(b: float) -> float:
+            at = self(b)
+            distance = at.above[0] if sign > 0 else -at.below[0]
+            return float(at.estimate[0] + distance)
+
+        low, high = -1.0, _LARGEST_INCREASE
+        if sign > 0 and not bound_at(high) < 0:
+            return np.inf
+        for _ in range(60):
+            middle = _between(low, high)
+            low, high = (low, middle) if bound_at(middle) <= 0 else (middle, high)
+        return high if sign > 0 else low
+
+
+def _between(low: float, high: float) -> float:
+    """Geometric in 1 + b, so that small and large increases are found as fast."""
+    return math.sqrt(max(1.0 + low, 1e-6) * (1.0 + high)) - 1.0
+
+
+def _rows_needed(growth: float, rows: int) -> int | None:
+    return math.ceil(growth * rows) if math.isfinite(growth) else None
+
+
+def _reason(upper: float, short: list[str], sides: Sides) -> str:
+    """Why there is no upper bound."""
+    if math.isfinite(upper):
+        return ""
+    if not short:
+        return "all errors of a group are equal"
+    shown = ", ".join(short[: tables.MAX_ROWS])
+    more = (
+        f" and {len(short) - tables.MAX_ROWS} more" if len(short) > tables.MAX_ROWS else ""
+    )
+    few = "no rows" if sides.min_rows == 1 else f"fewer than {sides.min_rows} rows"
+    return f"{few} in {shown}{more}"
