@@ -19,6 +19,7 @@ from addloss_kit.building import add_metric as add_metric
 from addloss_kit.building import build_training_model as build_training_model
 from addloss_kit.data import encode_groups as encode_groups
 from addloss_kit.data import make_dataset as make_dataset
+from addloss_kit.data import pack_dataset as pack_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
 from addloss_kit.exporting import export_inference_model as export_inference_model
 from addloss_kit.model.endpoint import LossEndpoint as LossEndpoint
@@ -42,6 +43,7 @@ __all__ = [
     "losses",
     "make_dataset",
     "metrics",
+    "pack_dataset",
     "pack_inputs",
     "tradeoff_curve",
 ]

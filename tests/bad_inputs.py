@@ -706,6 +706,72 @@ PACK = [
     ),
 ]  # fmt: skip
 
+PACK_STREAM = [
+    BadInput(
+        "stream-array", "alk.pack_dataset(model, packed)", "TypeError",
+        "`dataset` must be a stream of batches. Pack arrays with `pack_inputs`.",
+        "A dict of arrays is no stream. `pack_inputs` takes it.",
+    ),
+    BadInput(
+        "stream-no-columns", "alk.pack_dataset(model, [(x, y)])", "ValueError",
+        "In batch 0 of `dataset`: `columns` must say what the parts of a batch are",
+        "Name the parts: `columns=('x', 'y')`.",
+    ),
+    BadInput(
+        "stream-columns-text", "alk.pack_dataset(model, [(x, y)], columns='xy')",
+        "TypeError", "`columns` must have one word per part of a batch. Pass a tuple",
+        "`columns=('x', 'y')`.",
+    ),
+    BadInput(
+        "stream-columns-unknown",
+        "alk.pack_dataset(model, [(x, y)], columns=('x', 'target'))", "ValueError",
+        "`columns` must name each part once, with some of ['x', 'y', 'sample_weight', "
+        "'y_true'], or `None` to leave it out.",
+        "Use the words of `pack_inputs`, or names of Inputs.",
+    ),
+    BadInput(
+        "stream-columns-few", "alk.pack_dataset(model, [(x, y)], columns=('x',))",
+        "ValueError",
+        "In batch 0 of `dataset`: `columns` must have one word per part of a batch.",
+        "Write `None` for a part that the model does not take.",
+    ),
+    BadInput(
+        "stream-key-unknown", "alk.pack_dataset(model, [{'x': x, 'y': y, 'age': y}])",
+        "ValueError", "In batch 0 of `dataset`: The model has no Inputs ['age'].",
+        "Name what the model takes: `columns={'x': 'x', 'y': 'y'}` leaves the rest out.",
+    ),
+    BadInput(
+        "stream-key-missing",
+        "alk.pack_dataset(model, [{'x': x}], columns={'x': 'x', 'label': 'y'})",
+        "ValueError", "`columns` names the keys ['label'], which the batch lacks.",
+        "The keys of `columns` are those of the batches, its values words.",
+    ),
+    BadInput(
+        "stream-dicts-by-tuple",
+        "alk.pack_dataset(model, [{'x': x, 'y': y}], columns=('x', 'y'))", "TypeError",
+        "`columns` must be a dict of words by key, as the batches are dicts.",
+        "A dict has no order of its own. Pass `columns={'x': 'x', 'y': 'y'}`, or omit it.",
+    ),
+    BadInput(
+        "stream-empty", "alk.pack_dataset(model, [])", "ValueError",
+        "`dataset` must have a batch.", "The list, or the generator, is empty.",
+    ),
+    BadInput(
+        "stream-target-missing",
+        "alk.pack_dataset(model, stream((x,)), columns=('x',))", "ValueError",
+        "The model also needs ['y_true']. Pass `y=`.",
+        "Add a part `y` to the batches.",
+    ),
+    BadInput(
+        "stream-first-batch",
+        "alk.pack_dataset(grouped, [(x, y, ids + 1)], columns=('x', 'y', 'group_ids'))",
+        "ValueError",
+        "In batch 0 of `dataset`: `group_ids` must lie in [0, 2) for num_groups=2",
+        "Number the groups from 0. The first batch is checked at once, all others by "
+        "`fit`, `evaluate` and `predict`.",
+    ),
+]  # fmt: skip
+
 MAKE = [
     BadInput(
         "data-array", "alk.make_dataset(x, 2)", "TypeError",
@@ -1381,6 +1447,7 @@ ENTRIES = {
     "Other losses": OTHER_LOSSES,
     "Metrics": METRICS,
     "pack_inputs": PACK,
+    "pack_dataset": PACK_STREAM,
     "make_dataset": MAKE,
     "encode_groups": ENCODE,
     "compile, fit, evaluate, predict and save": TRAIN,

@@ -60,18 +60,41 @@ def pack_inputs(
         >>> {name: array.shape for name, array in packed.items()}
         {'x': (2, 2), 'y_true': (2, 1)}
     """
+    checker = checker_of(model)
+    if group_ids is not None:
+        extra[GROUP_IDS] = group_ids
+    return checker.check(by_input_name(model, x, y, sample_weight, extra))
+
+
+def checker_of(model: Any) -> InputChecker:
+    """What the model's Inputs take.
+
+    Raises:
+        TypeError: If it is no training model.
+    """
     checker = getattr(model, "input_checker", None)
     if not isinstance(checker, InputChecker):
         raise TypeError(
             "`model` must be a training model. Pass what `build_training_model` or "
             f"`add_loss` returned. {received(model=type(model).__name__)}"
         )
-    specs = checker.specs
+    return checker
+
+
+def by_input_name(
+    model: Any, x: Any, y: Any, sample_weight: Any, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of `pack_inputs` by Input name, without a look at their values.
+
+    Arrays, tensors and their specifications are all named alike.
+
+    Raises:
+        ValueError: If one is missing, given twice, or unknown to the model.
+    """
+    specs = model.input_checker.specs
     given: dict[str, Any] = {}
     _take_by_output(given, y, Y_TRUE, specs, "y")
     _take_by_output(given, sample_weight, SAMPLE_WEIGHT, specs, "sample_weight")
-    if group_ids is not None:
-        extra[GROUP_IDS] = group_ids
     for name, value in extra.items():
         if name not in specs:
             raise ValueError(
@@ -86,7 +109,7 @@ def pack_inputs(
             f"The model also needs {missing}. Pass {_how_to_pass(missing)}. "
             f"{received(inputs=sorted(given))}"
         )
-    return checker.check(given)
+    return given
 
 
 def _take_features(

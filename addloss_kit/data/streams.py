@@ -94,13 +94,13 @@ def check_stream(stream: Any, check: BatchCheck) -> Any:
         return CheckedPyDataset(stream, check)
     if isinstance(stream, types.GeneratorType):
         return (check(batch, number) for number, batch in enumerate(stream))
-    if _comes_from(stream, "torch.utils.data"):
+    if comes_from(stream, "torch.utils.data"):
         # A copy: the caller's own stays as it is. Batches are collated where they are
         # loaded, in worker processes if there are some.
         checked = copy.copy(stream)
         checked.collate_fn = _Collated(stream.collate_fn, check)
         return checked
-    if _comes_from(stream, "grain") and hasattr(stream, "map"):
+    if comes_from(stream, "grain") and hasattr(stream, "map"):
         return stream.map(check)
     raise TypeError(
         f"`{check.stream}` takes arrays, a `tf.data.Dataset`, `keras.utils.PyDataset`, "
@@ -169,7 +169,8 @@ class _Collated:
         return keras.tree.map_structure(torch.as_tensor, batch)
 
 
-def _comes_from(stream: Any, package: str) -> bool:
+def comes_from(stream: Any, package: str) -> bool:
+    """Whether a class of `stream` is the package's."""
     return any(parent.__module__.startswith(package) for parent in type(stream).__mro__)
 
 
