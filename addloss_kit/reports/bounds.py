@@ -81,7 +81,8 @@ def margin_above(means: Means, risk: float) -> np.ndarray:
 
 def margin_below(means: Means, risk: float) -> np.ndarray:
     """The same for lower bounds."""
-    return margin_above(means._replace(third=-means.third), risk)
+    mirrored = Means(means.mean, means.variance, -means.third, means.rows)
+    return margin_above(mirrored, risk)
 
 
 class Sides(NamedTuple):
