@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -15,77 +15,110 @@ from addloss_kit._types import ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE
+from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports import tables
 from addloss_kit.reports.group_report import GroupReport, group_report
+from addloss_kit.reports.paired import Change, gap_change, is_within, relative_increase
 from addloss_kit.reports.plots import PlottedPoint, plot_tradeoff
+from addloss_kit.reports.trials import BuiltTrials, CompiledTrials, Plan, Trials
 
 # A group loss can improve the held-out error slightly; a larger improvement than this
 # fraction means that the start had not converged.
 _NOT_CONVERGED = 0.1
 
 
+_VALUES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+# A value whose error exceeds both neighbours' by more than this fraction, without a
+# smaller gap, had not converged.
+_WORSE = 0.01
+
+
 @dataclasses.dataclass
 class TradeoffPoint:
-    """One trained model of a curve.
+    """One value of a curve.
 
     Args:
-        value: The argument of `build`.
-        report: `GroupReport` of the held-out rows.
+        value: The loss weight, or the argument of `build`.
+        report: `GroupReport` of the held-out rows, of the first repeat; `None` if a
+            training diverged.
         epochs: Epochs trained, not counting the start's.
-        weights: The predictor's weights.
+        weights: The predictor's weights, of the first repeat.
         is_on_frontier: Whether no other point dominates it in error and gap.
+        reports: Those of all repeats. Defaults to `[report]`.
     """
 
     value: float
-    report: GroupReport
+    report: GroupReport | None
     epochs: int
     weights: list[np.ndarray]
     is_on_frontier: bool = False
+    reports: list[GroupReport] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.report is not None and not self.reports:
+            self.reports = [self.report]
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether a prediction is not finite. Error and gap are then NaN."""
+        return self.report is None
 
     @property
     def error(self) -> float:
-        """Mean error of all held-out rows."""
-        return self.report.overall[self.report.heading][0]
+        """Mean error of all held-out rows, the mean over the repeats."""
+        return _mean([report.overall[report.heading][0] for report in self.reports])
 
     @property
     def gap(self) -> float:
-        """Largest mean error of a group minus the smallest."""
-        return self.report.gap.value
+        """Largest mean error of a group minus the smallest, the mean over the repeats."""
+        return _mean([report.gap.value for report in self.reports])
 
 
+@overload
 def tradeoff_curve(
     build: Callable[[float], Any],
     train: Mapping[str, Any],
     validation: Mapping[str, Any],
-    values: Sequence[float] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
-    *,
-    start: float = 0.0,
-    budget: float = 0.05,
-    epochs: int = 100,
-    batch_size: int = 64,
-    patience: int | None = 5,
-    group_ids: str = GROUP_IDS,
-    group_names: Sequence[Any] | None = None,
-    error: ErrorLike = "squared_error",
-    seed: int | None = None,
-    verbose: int = 1,
-) -> TradeoffCurve:
+    values: Sequence[float] = ...,
+    **options: Any,
+) -> TradeoffCurve: ...
+
+
+@overload
+def tradeoff_curve(
+    model: TrainingModel,
+    term: str,
+    train: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    values: Sequence[float] = ...,
+    **options: Any,
+) -> TradeoffCurve: ...
+
+
+def tradeoff_curve(*args: Any, **options: Any) -> TradeoffCurve:
     """Train over a range of loss weights, and compare accuracy with the gap.
 
-    First `build(start)` is trained from scratch: the solution without the group
-    loss. Each of `values` then starts from that solution's weights, with its own
-    optimizer and loss state. Training stops when the validation loss has not
-    improved for `patience` epochs, and keeps the best epoch's weights.
+    `tradeoff_curve(model, "group_gap", train, validation, values)` varies the weight of
+    a term of a model that is compiled once; `tradeoff_curve(build, train, validation,
+    values)` builds a model for each value, which may be a bound, too.
+
+    First `start` is trained from scratch: the solution without the group loss. Each of
+    `values` then starts from that solution's weights, with its own optimizer and loss
+    state. Training stops when the validation loss has not improved for `patience`
+    epochs, and keeps the best epoch's weights.
 
     The validation rows decide when to stop and which point to choose, so evaluate
     the chosen model on other rows, with `group_report`.
 
     Args:
+        model: A compiled `TrainingModel` with one output. It is trained from the weights
+            that it has, and has them, its optimizer's and all other state back afterwards.
+        term: Name of the term whose weight is varied.
         build: Takes a loss weight (or a bound) and returns a compiled
             `TrainingModel` with one output.
         train, validation: Dicts from `pack_inputs`, with the ids.
-        values: The arguments for `build`: loss weights, or bounds.
-        start: The argument for the solution to start from: 0 for loss weights; for
+        values: Loss weights, or the arguments for `build`.
+        start: The value for the solution to start from: 0 for loss weights; for
             bounds, one that is not binding.
         budget: By how much the overall error of the recommended point may exceed
             that of the start: 0.05 is 5 % more.
@@ -94,11 +127,14 @@ def tradeoff_curve(
         patience: Epochs without improvement before training stops; `None` trains
             for all of them. Use `None` with bounds: while the multipliers grow, the
             epoch with the smallest validation loss does not meet the bound.
+        repeats: Trainings of each value, with a row order of their own. From the second
+            on, a `model` also has new initial weights, by its initializers; the weights
+            that are not trainable stay.
         group_ids: Name of the entry that holds the ids.
         group_names: Names by id, for the reports.
         error: Error of a sample, as in `group_report`.
-        seed: Seed of the row order. For reproducible initial weights, also call
-            `keras.utils.set_random_seed`.
+        seed: Seed of the row order and of new initial weights. For reproducible first
+            weights, also call `keras.utils.set_random_seed`.
         verbose: 0 for no progress bar.
 
     Returns:
@@ -106,15 +142,74 @@ def tradeoff_curve(
         `recommend(budget)` and `build_model(point)`.
 
     Raises:
-        ValueError: If an entry is missing, or `values` is empty.
+        ValueError: If an entry is missing, `values` is empty, the term is unknown, or
+            the start diverges.
     """
-    if not callable(build):
+    has_term = "model" in options or "term" in options
+    has_term = has_term or (len(args) > 1 and not isinstance(args[1], Mapping))
+    has_term = has_term or (len(args) == 1 and isinstance(args[0], TrainingModel))
+    return _model_curve(*args, **options) if has_term else _built_curve(*args, **options)
+
+
+def _built_curve(
+    build: Callable[[float], Any],
+    train: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    values: Sequence[float] = _VALUES,
+    **options: Any,
+) -> TradeoffCurve:
+    if isinstance(build, TrainingModel) or not callable(build):
         raise TypeError(
-            "`build` must be a function of a loss weight that returns a compiled model. "
-            f"{received(build=repr(build))}"
+            "`build` must be a function of a loss weight that returns a compiled model; "
+            "with a model, name the term: `tradeoff_curve(model, 'group_gap', train, "
+            f"validation)`. {received(build=repr(build))}"
         )
+    return _train_all(
+        lambda plan, trainings: BuiltTrials(build, plan),
+        train,
+        validation,
+        values,
+        **options,
+    )
+
+
+def _model_curve(
+    model: TrainingModel,
+    term: str,
+    train: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    values: Sequence[float] = _VALUES,
+    **options: Any,
+) -> TradeoffCurve:
+    return _train_all(
+        lambda plan, trainings: CompiledTrials(model, term, plan, trainings),
+        train,
+        validation,
+        values,
+        **options,
+    )
+
+
+def _train_all(
+    make_trials: Callable[[Plan, int], Trials],
+    train: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    values: Sequence[float],
+    *,
+    start: float = 0.0,
+    budget: float = 0.05,
+    epochs: int = 100,
+    batch_size: int = 64,
+    patience: int | None = 5,
+    repeats: int = 1,
+    group_ids: str = GROUP_IDS,
+    group_names: Sequence[Any] | None = None,
+    error: ErrorLike = "squared_error",
+    seed: int | None = None,
+    verbose: int = 1,
+) -> TradeoffCurve:
     check_number(low=0.0, budget=budget)
-    check_positive_int(epochs=epochs, batch_size=batch_size)
+    check_positive_int(epochs=epochs, batch_size=batch_size, repeats=repeats)
     if patience is not None:
         check_positive_int(patience=patience)
     if not len(values):
@@ -126,64 +221,59 @@ def tradeoff_curve(
                 f"`{name}` must have the entries `{Y_TRUE}` and `{group_ids}`. Pack it "
                 f"with `pack_inputs`. {received(missing=missing, keys=list(data))}"
             )
-    trial = _Trial(
-        build, make_dataset(train, batch_size, seed=seed), validation, epochs, patience
-    )
-    reporting = {
-        "group_ids": validation[group_ids],
-        "sample_weight": validation.get(SAMPLE_WEIGHT),
-        "group_names": group_names,
-        "error": error,
-    }
+    plan = Plan(make_dataset(train, batch_size, seed=seed), validation, epochs, patience)
+    trainings = (len(values) + 1) * repeats
+    trials = make_trials(plan, trainings)
+
+    def report_on(predictions: np.ndarray) -> GroupReport | None:
+        if not np.isfinite(predictions).all():
+            return None
+        return group_report(
+            validation[Y_TRUE],
+            predictions,
+            validation[group_ids],
+            sample_weight=validation.get(SAMPLE_WEIGHT),
+            group_names=group_names,
+            error=error,
+        )
+
     bar = keras.utils.Progbar(
-        len(values) + 1, verbose=verbose, stateful_metrics=["value", "error", "gap"]
+        trainings, verbose=verbose, stateful_metrics=["value", "error", "gap"]
     )
-    points: list[TradeoffPoint] = []
-    for value in (start, *values):
-        first_weights = points[0].weights if points else None
-        predictions, weights, trained = trial.run(value, first_weights)
-        report = group_report(validation[Y_TRUE], predictions, **reporting)
-        point = TradeoffPoint(float(value), report, trained, weights)
-        points.append(point)
-        shown = (("value", value), ("error", point.error), ("gap", point.gap))
-        bar.update(len(points), values=list(shown))
-    return TradeoffCurve(points, build, float(budget))
+    columns: list[list[TradeoffPoint]] = [[] for _ in range(len(values) + 1)]
+    try:
+        for repeat in range(repeats):
+            for column, value in zip(columns, (start, *values)):
+                first = columns[0][repeat].weights if column is not columns[0] else None
+                predictions, weights, trained = trials.run(value, first, repeat)
+                report = report_on(predictions)
+                if report is None and first is None:
+                    raise ValueError(
+                        "The start must not diverge: its predictions are not finite. Use a "
+                        f"smaller learning rate. {received(start=start)}"
+                    )
+                point = TradeoffPoint(float(value), report, trained, weights)
+                column.append(point)
+                shown = (("value", value), ("error", point.error), ("gap", point.gap))
+                bar.add(1, values=list(shown))
+    finally:
+        trials.finish()
+    points = [_merged(column) for column in columns]
+    return TradeoffCurve(points, trials.build, float(budget))
 
 
-class _Trial:
-    """Trains one value."""
+def _merged(repeats: list[TradeoffPoint]) -> TradeoffPoint:
+    """One point from the trainings of one value."""
+    first = repeats[0]
+    reports = [point.report for point in repeats if point.report is not None]
+    if len(reports) < len(repeats):
+        return TradeoffPoint(first.value, None, first.epochs, first.weights)
+    epochs = round(_mean([point.epochs for point in repeats]))
+    return TradeoffPoint(first.value, first.report, epochs, first.weights, reports=reports)
 
-    def __init__(
-        self, build: Any, dataset: Any, validation: Any, epochs: int, patience: int | None
-    ) -> None:
-        self.build, self.dataset, self.validation = build, dataset, validation
-        self.epochs, self.patience = epochs, patience
 
-    def run(self, value: float, weights: Any) -> tuple[np.ndarray, list[np.ndarray], int]:
-        model = self.build(value)
-        if len(model.outputs) != 1:
-            raise ValueError(
-                "`build` must return a model with one output. "
-                f"{received(outputs=len(model.outputs))}"
-            )
-        predictor = export_inference_model(model)
-        if weights is not None:
-            predictor.set_weights(weights)
-        stopping: dict[str, Any] = {}
-        if self.patience is not None:
-            stop = keras.callbacks.EarlyStopping(
-                "val_loss", patience=self.patience, mode="min", restore_best_weights=True
-            )
-            stopping = {
-                "callbacks": [stop],
-                "validation_data": dict(self.validation),
-                # In one batch if possible: the gap of a batch is not that of all rows.
-                "validation_batch_size": min(len(self.validation[Y_TRUE]), 8192),
-            }
-        self.dataset.set_epoch(0)
-        history = model.fit(self.dataset, epochs=self.epochs, verbose=0, **stopping)
-        predictions = model.predict(dict(self.validation), batch_size=8192, verbose=0)
-        return predictions, predictor.get_weights(), len(history.epoch)
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
 class TradeoffCurve:
@@ -200,7 +290,7 @@ class TradeoffCurve:
         self.points, self.budget = points, budget
         self._build = build
         for point in points:
-            point.is_on_frontier = not any(
+            point.is_on_frontier = not point.has_diverged and not any(
                 other.error <= point.error
                 and other.gap <= point.gap
                 and (other.error < point.error or other.gap < point.gap)
@@ -217,21 +307,56 @@ class TradeoffCurve:
         """The points that no other dominates in error and gap, sorted by error."""
         return sorted((p for p in self.points if p.is_on_frontier), key=lambda p: p.error)
 
-    def recommend(self, budget: float | None = None) -> TradeoffPoint:
-        """The point with the smallest gap within the budget.
+    def recommend(
+        self, budget: float | None = None, confidence: float | None = 0.8
+    ) -> TradeoffPoint:
+        """The point with the smallest gap whose cost is within the budget.
+
+        The cost is the increase of the overall error over the start's. Its upper
+        confidence bound must be within the budget, from rows paired with those of the
+        start and from the repeats, if any (see `cost`).
 
         Args:
             budget: As in `tradeoff_curve`. Defaults to that of the curve.
+            confidence: One-sided, in (0, 1). `None` goes by the estimated error alone.
 
         Returns:
-            A point; the start if no other is within the budget.
+            A point; the start if no other is within the budget. Never one that diverged.
         """
         budget = self.budget if budget is None else budget
         check_number(low=0.0, budget=budget)
-        limit = self.limit(budget)
-        # `<=` because the start itself is within a budget of 0.
-        within = [p for p in self.points if p.error <= limit]
-        return min(within, key=lambda p: (p.gap, p.error)) if within else self.start
+        if confidence is not None:
+            check_number(
+                low=0.0,
+                high=1.0,
+                is_low_allowed=False,
+                is_high_allowed=False,
+                confidence=confidence,
+            )
+        within = [p for p in self.points[1:] if self._is_within(p, budget, confidence)]
+        # `min` takes the first of equals, so the start wins a tie.
+        return min([self.start, *within], key=lambda p: (p.gap, p.error))
+
+    def _is_within(
+        self, point: TradeoffPoint, budget: float, confidence: float | None
+    ) -> bool:
+        if point.has_diverged or math.isnan(point.gap):
+            return False
+        if confidence is None:
+            return point.error <= self.limit(budget)
+        return is_within(self.start.reports, point.reports, budget, confidence)
+
+    def cost(self, point: TradeoffPoint) -> Change:
+        """`(value, standard_error)` of the error's increase; 0.05 is 5 % over the start."""
+        if point.has_diverged:
+            return Change(math.nan, math.nan)
+        return relative_increase(self.start.reports, point.reports)
+
+    def gap_change(self, point: TradeoffPoint) -> Change:
+        """`(value, standard_error)` of the gap minus that of the start."""
+        if point.has_diverged:
+            return Change(math.nan, math.nan)
+        return gap_change(self.start.reports, point.reports)
 
     def limit(self, budget: float) -> float:
         """The largest overall error within the budget."""
@@ -255,30 +380,36 @@ class TradeoffCurve:
                 point.is_on_frontier,
             )
             for point in self.points
+            if not point.has_diverged
         ]
-        best = self.points.index(self.recommend(budget))
+        drawn = [point for point in self.points if not point.has_diverged]
+        best = drawn.index(self.recommend(budget))
         return plot_tradeoff(
             ax,
             points=plotted,
             best=plotted[best],
             limit=self.limit(budget),
             budget=budget,
-            heading=self.start.report.heading,
+            heading=self._heading,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
         best = self.recommend()
         return {
-            "error": self.start.report.error_name,
+            "error": self.start.reports[0].error_name,
             "budget": self.budget,
             "points": [
                 {
                     "value": p.value,
                     "error": p.error,
                     "gap": p.gap,
-                    "gap low": p.report.gap.low,
-                    "gap high": p.report.gap.high,
+                    "gap low": p.report.gap.low if p.report else math.nan,
+                    "gap high": p.report.gap.high if p.report else math.nan,
+                    "cost": self.cost(p).value,
+                    "cost standard error": self.cost(p).standard_error,
+                    "gap change": self.gap_change(p).value,
+                    "gap change standard error": self.gap_change(p).standard_error,
                     "epochs": p.epochs,
                     "is_on_frontier": p.is_on_frontier,
                     "is_recommended": p is best,
@@ -301,56 +432,95 @@ class TradeoffCurve:
             ) from error
         return pandas.DataFrame(self.to_dict()["points"])
 
+    @property
+    def _heading(self) -> str:
+        return self.start.reports[0].heading
+
     def _table(self) -> tuple[list[str], list[list[str]]]:
         best = self.recommend()
-        heading = self.start.report.heading
-        header = ["value", heading, "more", "gap", "interval", "epochs", ""]
+        header = ["value", self._heading, "more", "gap", "change", "epochs", ""]
         rows = []
         for point in self.points:
-            marks = ["start"] if point is self.start else []
+            is_start = point is self.start
+            marks = ["start"] if is_start else []
             marks += ["recommended"] if point is best else []
-            marks += [] if point.is_on_frontier else ["dominated"]
-            low, high = point.report.gap[1:]
+            if point.has_diverged:
+                marks += ["diverged"]
+            elif point in self._odd_ones():
+                marks += ["worse than its neighbours"]
+            elif not point.is_on_frontier:
+                marks += ["dominated"]
+            change = tables.plus_minus(*self.gap_change(point))
             rows.append(
                 [
                     tables.number(point.value),
                     tables.number(point.error),
-                    _percent(point.error, self.start.error),
+                    "–" if is_start else _percent(self.cost(point)),
                     tables.number(point.gap),
-                    f"[{tables.number(low)}, {tables.number(high)}]",
+                    "–" if is_start else change,
                     str(point.epochs),
                     ", ".join(marks),
                 ]
             )
         return header, rows
 
+    def _odd_ones(self) -> list[TradeoffPoint]:
+        """The points that both neighbours beat clearly, in error and in gap."""
+        ordered = sorted(
+            (p for p in self.points if not p.has_diverged), key=lambda p: p.value
+        )
+        odd = []
+        for before, point, after in zip(ordered, ordered[1:], [*ordered[2:], None]):
+            others = [p for p in (before, after) if p is not None]
+            margin = _WORSE * abs(point.error)
+            if point is not self.start and all(
+                p.error < point.error - margin and p.gap <= point.gap for p in others
+            ):
+                odd.append(point)
+        return odd
+
     def _notes(self) -> list[str]:
         best = self.recommend()
-        more = f"at most {100 * self.budget:g} % more {self.start.report.heading}"
+        more = f"at most {100 * self.budget:g} % more {self._heading}"
         if best is self.start:
             first = (
-                f"Recommended for {more}: the start; no value closes the gap within that "
-                "budget."
+                f"Recommended for {more}, with 80 % confidence: none, so the start; no "
+                "value closes the gap within that budget."
             )
         else:
             first = (
-                f"Recommended for {more}: {tables.number(best.value)}, which takes the gap "
-                f"from {tables.number(self.start.gap)} to {tables.number(best.gap)}."
+                f"Recommended for {more}, with 80 % confidence: "
+                f"{tables.number(best.value)}, which takes the gap from "
+                f"{tables.number(self.start.gap)} to {tables.number(best.gap)}."
             )
-        return [first, *self._warnings()]
+        repeats = len(self.start.reports)
+        what = "± standard error of paired rows"
+        what += f" and of {repeats} repeats" if repeats > 1 else ""
+        return [first, what, *self._warnings()]
 
     def _warnings(self) -> list[str]:
         warnings = []
-        if self.recommend().report.compare(self.start.report).is_levelling_down:
+        recommended, start = self.recommend().report, self.start.report
+        if recommended and start and recommended.compare(start).is_levelling_down:
             warnings.append(
                 "Levelling down: at this point, groups with smaller errors clearly got "
                 "worse, and the worst group did not clearly improve."
             )
-        least = min(point.error for point in self.points)
+        least = min(p.error for p in self.points if not p.has_diverged)
         if least < (1.0 - _NOT_CONVERGED) * self.start.error:
             warnings.append(
                 "The start had not converged: another point has a much smaller error. "
                 "Train with more `epochs` or `patience`."
+            )
+        if odd := [tables.number(point.value) for point in self._odd_ones()]:
+            warnings.append(
+                f"Worse than its neighbours, in error and gap, is {', '.join(odd)}: train "
+                "with more `epochs` or `patience`, or a smaller learning rate."
+            )
+        if gone := [tables.number(p.value) for p in self.points if p.has_diverged]:
+            warnings.append(
+                f"Diverged, so never recommended: {', '.join(gone)}. Use a smaller "
+                "learning rate."
             )
         return warnings
 
@@ -361,7 +531,7 @@ class TradeoffCurve:
         return tables.as_html(*self._table(), self._notes())
 
 
-def _percent(value: float, base: float) -> str:
-    if base == 0 or not math.isfinite(base):
+def _percent(cost: Change) -> str:
+    if not math.isfinite(cost.value):
         return "–"
-    return f"{100 * (value - base) / abs(base):+.1f} %"
+    return f"{100 * cost.value:+.1f} ± {100 * cost.standard_error:.2g} %"

@@ -125,7 +125,9 @@ def test_a_point_is_reported_on_the_held_out_rows(curve, packed):
 def test_the_recommended_point_has_the_smallest_gap_within_the_budget(curve):
     start, middle, last = curve.points
     assert curve.recommend(0.0) is start
-    assert curve.recommend(middle.error / start.error - 1 + 1e-6) is middle
+    within = middle.error / start.error - 1 + 1e-6
+    assert curve.recommend(within, confidence=None) is middle
+    assert curve.recommend(within) is start
     assert curve.recommend(100.0) is last
 
 
