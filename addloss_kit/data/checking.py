@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from addloss_kit._checks import check_rows, received
 from addloss_kit._types import Shape
 from addloss_kit.data.class_targets import other_form
 from addloss_kit.data.conversion import as_number_array, check_same_index
+from addloss_kit.data.on_disk import is_on_disk, pieces
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
 
 
@@ -118,7 +120,10 @@ class InputChecker:
         specs = {name: spec for name, spec in self.specs.items() if not spec.is_sparse}
         check_same_index(**{name: given[name] for name in specs})
         arrays: dict[str, Any] = {
-            name: _as_array(name, given[name], spec.dtype) for name, spec in specs.items()
+            name: _from_disk(name, given[name], spec)
+            if is_on_disk(given[name])
+            else _as_array(name, given[name], spec.dtype)
+            for name, spec in specs.items()
         }
         _check_rows(arrays)
         for name, array in arrays.items():
@@ -127,7 +132,8 @@ class InputChecker:
             arrays[name] = fit(array, spec.shape)
         for name, array in arrays.items():
             _check_shape(name, array.shape, specs[name], array.shape)
-            _check_values(name, array, specs[name], is_batch)
+            check = _check_values_on_disk if is_on_disk(array) else _check_values
+            check(name, array, specs[name], is_batch)
             if specs[name].dtype == "string":
                 arrays[name] = _as_string_tensor(array)
         return {**arrays, **sparse}
@@ -169,6 +175,46 @@ def _as_array(name: str, value: Any, dtype: str) -> np.ndarray:
         is_lost = np.isfinite(array) & ~np.isfinite(converted)
         _check_fits(name, array, is_lost, dtype, "Scale it down")
     return np.asarray(converted, order="C")
+
+
+def _from_disk(name: str, array: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """The array left on disk where its dtype fits, else its conversion, in memory."""
+    wanted = np.dtype("float32" if spec.dtype == "bfloat16" else spec.dtype)
+    if array.dtype == wanted and array.flags.c_contiguous:
+        return np.asarray(array)
+    if spec.dtype == "string" or array.dtype.kind not in "iufb" or array.ndim == 0:
+        return _as_array(name, array, spec.dtype)
+    converted = np.empty(array.shape, wanted)
+    for first, rows in pieces(array):
+        with _counted_from(first, rows):
+            converted[first : first + len(rows)] = _as_array(name, rows, spec.dtype)
+    return converted
+
+
+def _check_values_on_disk(
+    name: str, array: np.ndarray, spec: InputSpec, is_batch: bool
+) -> None:
+    is_any = False
+    for first, rows in pieces(array):
+        with _counted_from(first, rows):
+            _check_values(name, rows, spec, is_batch=True)
+        is_any = is_any or (spec.field.role == SAMPLE_WEIGHT and bool(rows.any()))
+    if spec.field.role == SAMPLE_WEIGHT and not is_any and not is_batch:
+        _check_values(name, np.broadcast_to(array[:1], array.shape), spec, False)
+
+
+@contextlib.contextmanager
+def _counted_from(first: int, rows: np.ndarray) -> Iterator[None]:
+    """Let a message say which rows it counts."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if first == 0:
+            raise
+        raise type(error)(
+            f"In rows {first} to {first + len(rows) - 1}, counted from the first of them: "
+            f"{error}"
+        ) from None
 
 
 def _check_fits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import keras
@@ -299,7 +299,7 @@ def _as_tf_dataset(batches: Iterable[Any], namer: BatchNamer, first: Any) -> Any
     dataset = tf.data.Dataset.from_generator(
         lambda: _named(batches, namer), output_signature=signature
     )
-    if not hasattr(batches, "__len__"):
+    if not isinstance(batches, Sized):
         return dataset
     # Keras warns at the end of a dataset whose length it did not know.
     return dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))

@@ -1,4 +1,4 @@
-"""RowDataset: rows in memory as a `tf.data.Dataset` whose order can be set."""
+"""RowDataset: rows in memory, or on disk, as a `tf.data.Dataset` whose order can be set."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def _batches(rows: Rows) -> Any:
     options = tf.data.Options()
     # TensorFlow would put a `prefetch` at the end by itself.
     options.experimental_optimization.inject_prefetch = False
-    tensors, epoch = rows.tensors, rows.epoch
+    epoch = rows.epoch
+    if not rows.is_on_disk:
+        _ = rows.tensors  # outside the graph, which would hold them as constants
 
     def gather(carried: Any, block: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         # What the scan carries is the order of the pass, drawn at its first block.
@@ -102,7 +104,7 @@ def _batches(rows: Rows) -> Any:
         is_short = block["low"] >= full
         size = batch_size if is_even else tf.where(is_short, tf.size(chosen), batch_size)
         chosen = tf.reshape(chosen[: rows.drawn], (-1, size))
-        return order, {name: tf.gather(t, chosen) for name, t in tensors.items()}
+        return order, rows.take(chosen)
 
     # The last batch is a block of its own.
     per_block = min(_MAX_BLOCK, most)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from addloss_kit.data.on_disk import any_on_disk, take
+
 
 class Rows:
-    """Arrays in memory and the order in which an epoch takes their rows.
+    """Arrays, in memory or on disk, and the order in which an epoch takes their rows.
 
     The order is a function of the seed and the epoch, so a training run that was
     killed resumes it.
@@ -63,6 +65,38 @@ class Rows:
     def full_steps(self) -> int:
         """Batches of `batch_size` rows; a short one may follow."""
         return self.drawn // self.batch_size
+
+    @functools.cached_property
+    def is_on_disk(self) -> bool:
+        """Whether an array is, so that rows are gathered from there, block by block."""
+        return any_on_disk(self.arrays)
+
+    def take(self, rows: Any) -> dict[str, Any]:
+        """Tensors of some rows, in TensorFlow's graph.
+
+        Args:
+            rows: Their numbers, a TensorFlow tensor of any shape.
+        """
+        import tensorflow as tf
+
+        if not self.is_on_disk:
+            return {name: tf.gather(t, rows) for name, t in self.tensors.items()}
+        names = list(self.arrays)
+        # TensorFlow knows no byte order but the machine's.
+        dtypes = [self.arrays[name].dtype.newbyteorder("=") for name in names]
+
+        def read(numbers: Any) -> list[np.ndarray]:
+            flat = np.asarray(numbers).reshape(-1)
+            found = [take(self.arrays[name], flat) for name in names]
+            return [
+                np.reshape(array, numbers.shape + array.shape[1:]).astype(dtype, copy=False)
+                for array, dtype in zip(found, dtypes)
+            ]
+
+        taken = tf.numpy_function(read, [rows], [tf.as_dtype(dtype) for dtype in dtypes])
+        for name, tensor in zip(names, taken):
+            tensor.set_shape(tuple(rows.shape) + self.arrays[name].shape[1:])
+        return dict(zip(names, taken))
 
     @functools.cached_property
     def tensors(self) -> dict[str, Any]:

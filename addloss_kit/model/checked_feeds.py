@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from addloss_kit._checks import received
+from addloss_kit.data.batching import make_dataset
+from addloss_kit.data.on_disk import any_on_disk
 from addloss_kit.data.streams import BatchCheck, check_stream, is_stream
 from addloss_kit.model.executions import rows_of
+
+DEFAULT_BATCH_SIZE = 32  # Keras's
 
 
 def check_feed(
@@ -55,3 +59,21 @@ def check_validation(model: Any, data: Any) -> tuple[Any, BatchCheck | None]:
         x, check = check_feed(model, "validation_data", data[0])
         return (x, *data[1:]), check
     return check_feed(model, "validation_data", data)
+
+
+def from_disk(model: Any, x: Any, batch_size: int | None) -> tuple[Any, int | None]:
+    """A dict with arrays on disk as a dataset in their order; Keras would copy them all.
+
+    Args:
+        model: A `TrainingModel`.
+        x: What `evaluate` and its like are fed.
+        batch_size: Rows per batch; `None` for Keras's default.
+
+    Returns:
+        `(x, batch_size)`: the dataset and `None`; anything else as it is.
+    """
+    if model.loss is not None or not any_on_disk(x):
+        return x, batch_size
+    size = batch_size or DEFAULT_BATCH_SIZE
+    # A seed, though unused: to draw one would change what comes after.
+    return make_dataset(x, size, shuffle=False, seed=0), None

@@ -11,8 +11,10 @@ import keras
 
 from addloss_kit.callbacks import follow_rows
 from addloss_kit.data.batching import FollowEpoch, rows_in_memory
+from addloss_kit.data.on_disk import any_on_disk
 from addloss_kit.data.rows import Rows
 from addloss_kit.data.streams import is_stream
+from addloss_kit.model.checked_feeds import from_disk
 from addloss_kit.model.compiled_loop import Loop, can_loop
 from addloss_kit.model.executions import (
     ExecutionCallbacks,
@@ -86,6 +88,9 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         batch_size = arguments.pop("batch_size", None) or _DEFAULT_BATCH_SIZE
         if arguments.get("validation_batch_size") is None:
             arguments["validation_batch_size"] = batch_size
+        arguments["validation_data"], _ = from_disk(
+            model, arguments.get("validation_data"), arguments["validation_batch_size"]
+        )
         shuffle = arguments.pop("shuffle", True)
         rows = rows_in_memory(arguments["x"], batch_size, shuffle=shuffle)
     elif is_stream(x) and not isinstance(x, keras.utils.PyDataset):
@@ -99,6 +104,7 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     planned = rows.steps * arguments.get("epochs", 1)
     is_looped = _is_looped(model, "train", planned)
     is_looped = is_looped and arguments.get("steps_per_epoch") is None
+    is_looped = is_looped and not rows.is_on_disk  # the loop holds all rows
     if not is_looped:
         if is_dict:
             from addloss_kit.data.row_dataset import RowDataset
@@ -147,7 +153,11 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
         rows = rows_in_memory(data, size, shuffle=False)
         arguments["validation_batch_size"] = size
     epochs = arguments.get("epochs", 1)
-    if rows is None or not _is_looped(model, "test", rows.steps * epochs):
+    if (
+        rows is None
+        or rows.is_on_disk
+        or not _is_looped(model, "test", rows.steps * epochs)
+    ):
         return arguments, None
     executions = _test_executions(model, rows)
     arguments.update(validation_data=nothing(), validation_steps=1)
@@ -166,7 +176,7 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     if rows is None and is_plain_dict(x) and model.loss is None:
         size = arguments.get("batch_size") or _DEFAULT_BATCH_SIZE
         rows = rows_in_memory(x, size, shuffle=False)
-    if rows is None or not _is_looped(model, "test", rows.steps):
+    if rows is None or rows.is_on_disk or not _is_looped(model, "test", rows.steps):
         return arguments, None
     arguments.pop("batch_size", None)
     executions = _test_executions(model, rows)
@@ -235,6 +245,7 @@ def _is_ours(model: Any, arguments: Mapping[str, Any]) -> bool:
     is_fast = backend == "tensorflow" or (
         backend == "jax" and _is_looped(model, "train", 0)
     )
+    is_fast = is_fast or any_on_disk(arguments.get("x"))  # Keras copies it all
     return (
         is_plain
         and isinstance(shuffle, bool)

@@ -28,7 +28,7 @@ from addloss_kit.keras_internals.trainer import (
     replace_loss_tracker,
 )
 from addloss_kit.model.bindings import BoundMetric, Consumer
-from addloss_kit.model.checked_feeds import check_feed, check_validation
+from addloss_kit.model.checked_feeds import check_feed, check_validation, from_disk
 from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.model.feeding import (
     Speed,
@@ -312,6 +312,8 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         if given.get("validation_data") is not None:
             found = check_validation(self, given["validation_data"])
             given["validation_data"], validation_check = found
+            size = given.get("validation_batch_size") or given.get("batch_size")
+            given["validation_data"], _ = from_disk(self, given["validation_data"], size)
         given, training = feed_training(self, resumed(self, given))
         given, validation = feed_validation(self, given)
         with (
@@ -328,6 +330,8 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         given = _bind(super().evaluate, x, y, *args, **kwargs)
         refuse_ignored(self, "evaluate", given)
         given["x"], check = check_feed(self, "evaluate", x)
+        given["x"], size = from_disk(self, given["x"], given.get("batch_size"))
+        given["batch_size"] = size
         given, executions = feed_evaluation(self, given)
         with telling(check), keeping_state(self), driving(self, "test", executions):
             return super().evaluate(**given)
@@ -355,6 +359,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         callbacks: Any = None,
     ) -> Any:
         x, check = check_feed(self, "predict", x, remedy=_EXPORT_IT)
+        x, batch_size = from_disk(self, x, batch_size)
         with telling(check), keeping_state(self):
             return super().predict(x, batch_size, verbose, steps, callbacks)
 

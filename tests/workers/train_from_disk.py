@@ -1,0 +1,57 @@
+"""Trains on 400 MB of rows on disk, and prints by how many MB its memory grew at most."""
+
+import pathlib
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+
+import addloss_kit as alk
+
+FEATURES, ROWS, BATCH = 256, 400_000, 2048
+
+
+def resident_mb():
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def main(folder):
+    path = pathlib.Path(folder) / "x.npy"
+    shape = (ROWS, FEATURES)
+    x = np.lib.format.open_memmap(path, mode="w+", dtype="float32", shape=shape)
+    for first in range(0, ROWS, 10_000):
+        x[first : first + 10_000] = first % 7
+    del x
+    inputs = keras.Input((FEATURES,), name="x")
+    predictor = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model = alk.build_training_model(predictor, ["mse", alk.losses.GroupGap(2)])
+    model.compile("sgd")
+    y, ids = np.zeros((ROWS, 1), "float32"), (np.arange(ROWS) % 2).astype("int32")
+    # What a first training costs, whatever its rows.
+    few = alk.pack_inputs(model, np.zeros((4096, FEATURES)), y[:4096], group_ids=ids[:4096])
+    model.fit(few, batch_size=BATCH, verbose=0)
+    model.evaluate(few, batch_size=BATCH, verbose=0)
+
+    before, most, is_done = resident_mb(), [0.0], threading.Event()
+
+    def watch():
+        while not is_done.is_set():
+            most[0] = max(most[0], resident_mb())
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    mapped = np.load(path, mmap_mode="r")
+    packed = alk.pack_inputs(model, mapped, y, group_ids=ids)
+    model.fit(packed, batch_size=BATCH, verbose=0)
+    model.evaluate(packed, batch_size=BATCH, verbose=0)
+    is_done.set()
+    watcher.join()
+    print(round(most[0] - before, 1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
