@@ -1336,6 +1336,58 @@ REPORT = [
         "curve-build", "alk.tradeoff_curve(0.5, with_ids, with_ids)", "TypeError",
         "`build` must be a function of a loss weight", "Pass a function.",
     ),
+    BadInput(
+        "curve-model-without-term", "alk.tradeoff_curve(grouped, with_ids, with_ids)",
+        "TypeError", "with a model, name the term: `tradeoff_curve(model, 'group_gap'",
+        "Name the term whose weight is varied.",
+    ),
+    BadInput(
+        "curve-term", "alk.tradeoff_curve(grouped, 'group_gab', with_ids, with_ids)",
+        "ValueError", "`term` must name a loss whose weight is a number: one of ['mse', "
+        "'group_gap']. Did you mean `group_gap`?",
+        "Use the term's name in the history. A weight that is a schedule cannot be varied.",
+    ),
+    BadInput(
+        "curve-not-a-training-model",
+        "alk.tradeoff_curve(predictor(), 'group_gap', with_ids, with_ids)", "TypeError",
+        "`model` must be a compiled `TrainingModel`.",
+        "Call `build_training_model` and `compile`.",
+    ),
+    BadInput(
+        "curve-repeats", "alk.tradeoff_curve(build, with_ids, with_ids, repeats=0)",
+        "ValueError", "`repeats` must be a whole number of at least 1.",
+        "Train at least once.",
+    ),
+    BadInput(
+        "certify-what", "alk.group_report(y, y, ids).certify(0.1, 'ratio')", "ValueError",
+        "Invalid value for argument `of`. Expected one of ['gap', 'worst_error'].",
+        "Use one of the two.",
+    ),
+    BadInput(
+        "certify-increase-of-one",
+        "alk.group_report(y, y, ids).certify(0.1, 'error_increase')", "ValueError",
+        "An increase is of one report over another.",
+        "Call `report.compare(before).certify(bound)`.",
+    ),
+    BadInput(
+        "certify-confidence", "alk.group_report(y, y, ids).certify(0.1, confidence=95)",
+        "ValueError", "`confidence` must lie in (0, 1).", "Write 0.95 for 95 %.",
+    ),
+    BadInput(
+        "certify-bound", "alk.group_report(y, y, ids).certify('0.1')", "TypeError",
+        "`bound` must be a number.", "Pass a number, in the units of the error.",
+    ),
+    BadInput(
+        "certify-range",
+        "alk.group_report(y, 3 * y, ids).certify(0.1, errors_within=(0, 1))", "ValueError",
+        "`errors_within` must be (low, high), between which all errors lie.",
+        "Pass the smallest and the largest error that is possible, or omit it.",
+    ),
+    BadInput(
+        "certify-one-group", "alk.group_report(y, y, [0, 0, 0, 0]).certify(0.1)",
+        "ValueError", "A gap needs two groups with rows.",
+        "Report on rows of two groups, or certify the `'worst_error'`.",
+    ),
 ]  # fmt: skip
 
 FUNCTIONAL = [

@@ -189,6 +189,9 @@ def test_training_ends_early_and_each_value_begins_at_the_start(packed):
         verbose=0,
     )
     assert curve.start.epochs < 25
+    # Patience is counted from the second epoch after the start on, to pass the shock of a
+    # weight: the epochs 0 and 1 are not kept, and 3 and 4 are no better than 2.
+    assert curve.points[1].epochs >= 5
     assert begun[1] == pytest.approx(curve.start.weights[0].item())
 
 
