@@ -21,6 +21,7 @@ from addloss_kit.data import encode_groups as encode_groups
 from addloss_kit.data import make_dataset as make_dataset
 from addloss_kit.data import pack_dataset as pack_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
+from addloss_kit.data import parquet_dataset as parquet_dataset
 from addloss_kit.exporting import export_inference_model as export_inference_model
 from addloss_kit.model.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.model.loading import load_training_model as load_training_model
@@ -45,6 +46,7 @@ __all__ = [
     "metrics",
     "pack_dataset",
     "pack_inputs",
+    "parquet_dataset",
     "tradeoff_curve",
 ]
 

@@ -772,6 +772,38 @@ PACK_STREAM = [
     ),
 ]  # fmt: skip
 
+PARQUET = [
+    BadInput(
+        "parquet-columns", "alk.parquet_dataset(parquet, model, 2, columns=['x0', 'x1'])",
+        "TypeError", "`columns` must be a dict of columns by word",
+        "Say what each column is: `columns={'x': ['x0', 'x1'], 'y': 'y'}`.",
+    ),
+    BadInput(
+        "parquet-column-missing",
+        "alk.parquet_dataset(parquet, model, 2, columns={'x': ['x0', 'x9'], 'y': 'y'})",
+        "ValueError", "`columns` names ['x9'], which…lacks.", "Use the file's columns.",
+    ),
+    BadInput(
+        "parquet-target-missing",
+        "alk.parquet_dataset(parquet, model, 2, columns={'x': ['x0', 'x1']})",
+        "ValueError", "The model also needs ['y_true']. Pass `y=`.",
+        "Name a column for every Input.",
+    ),
+    BadInput(
+        "parquet-shard",
+        "alk.parquet_dataset(parquet, model, 2, columns={'x': ['x0', 'x1'], 'y': 'y'}, "
+        "shard=(1, 2))", "ValueError",
+        "`shard` must be `(index, count)` with a row group for each index.",
+        "Write more row groups: `pyarrow.parquet.write_table(..., row_group_size=...)`.",
+    ),
+    BadInput(
+        "parquet-label-unknown",
+        "alk.parquet_dataset(parquet, grouped, 2, columns={'x': ['x0', 'x1'], 'y': 'y', "
+        "'group_ids': 'sex'}, group_names=['f', 'x'])", "ValueError",
+        "In row group 0 of …parquet: ", "Pass all names, from `encode_groups`.",
+    ),
+]  # fmt: skip
+
 MAKE = [
     BadInput(
         "data-array", "alk.make_dataset(x, 2)", "TypeError",
@@ -1500,6 +1532,7 @@ ENTRIES = {
     "Metrics": METRICS,
     "pack_inputs": PACK,
     "pack_dataset": PACK_STREAM,
+    "parquet_dataset": PARQUET,
     "make_dataset": MAKE,
     "encode_groups": ENCODE,
     "compile, fit, evaluate, predict and save": TRAIN,
@@ -1523,8 +1556,9 @@ two features and one output, and `model` trains it on `"mse"`. `weighted` takes 
 weights, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
 and `one_hot` from one-hot targets, `binary` has one output, `two` has the outputs `price`
 and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids;
-`stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator; `base` is a
-functional model and `value` a scalar of its graph.
+`stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator, and `parquet` a file
+with the columns `x0`, `x1`, `y` and `sex`; `base` is a functional model and `value` a
+scalar of its graph.
 """
 
 

@@ -67,6 +67,17 @@ def iter_once(batch):
     yield batch
 
 
+def parquet_file(folder):
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        return None
+    path = folder / "rows.parquet"
+    columns = {"x0": np.ones(4), "x1": np.ones(4), "y": np.ones(4), "sex": [*"fmfm"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
 def trained(*args, **kwargs):
     model = alk.build_training_model(*args, **kwargs)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
@@ -118,7 +129,7 @@ def shared(tmp_path_factory):
         "value": ops.mean(ops.square(base.outputs[0] - base.inputs[1])),
         "packed": alk.pack_inputs(models["model"], x, y),
         "with_ids": alk.pack_inputs(models["grouped"], x, y, group_ids=ids),
-        "stream": stream, "iter_once": iter_once,
+        "stream": stream, "iter_once": iter_once, "parquet": parquet_file(files),
         "build": lambda weight: models["grouped"],
         "cli": lambda *arguments: main(arguments),
     }  # fmt: skip
@@ -140,6 +151,8 @@ def errors(row):
 @pytest.mark.parametrize("row", ROWS)
 def test_it_is_refused_with_the_message_and_leaves_no_trace(row, shared, tmp_path, capsys):
     models, names = shared
+    if "parquet" in row.given:
+        pytest.importorskip("pyarrow")
     names = {**names, "folder": tmp_path}
     before = state(models)
     if row.error == "UserWarning":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 from addloss_kit._checks import received
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.data.on_disk import any_on_disk
+from addloss_kit.data.parquet import ShuffledGroups
 from addloss_kit.data.streams import BatchCheck, check_stream, is_stream
 from addloss_kit.model.executions import rows_of
 
@@ -49,6 +52,8 @@ def check_feed(
         return x, None
     if is_stream(x):
         check = BatchCheck(checker, method, model.loss is not None or method == "predict")
+        if _is_parquet(x):
+            x.check = check  # is told what goes wrong while reading
         return check_stream(x, check), check
     return checker.check(checker.by_name(x, remedy), is_batch=is_batch), None
 
@@ -77,3 +82,28 @@ def from_disk(model: Any, x: Any, batch_size: int | None) -> tuple[Any, int | No
     size = batch_size or DEFAULT_BATCH_SIZE
     # A seed, though unused: to draw one would change what comes after.
     return make_dataset(x, size, shuffle=False, seed=0), None
+
+
+def follow_epoch(callbacks: Any, x: Any) -> Any:
+    """Callbacks of a `fit` that also set the epoch of a `parquet_dataset`."""
+    if not _is_parquet(x):
+        return callbacks
+    follow = _SetEpoch(x)
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(follow)
+        return callbacks
+    return [*keras.tree.flatten(callbacks), follow] if callbacks else [follow]
+
+
+class _SetEpoch(keras.callbacks.Callback):
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.stream.set_epoch(epoch)
+
+
+def _is_parquet(x: Any) -> bool:
+    # Its class would import TensorFlow.
+    return isinstance(getattr(x, "groups", None), ShuffledGroups)

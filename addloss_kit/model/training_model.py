@@ -28,7 +28,12 @@ from addloss_kit.keras_internals.trainer import (
     replace_loss_tracker,
 )
 from addloss_kit.model.bindings import BoundMetric, Consumer
-from addloss_kit.model.checked_feeds import check_feed, check_validation, from_disk
+from addloss_kit.model.checked_feeds import (
+    check_feed,
+    check_validation,
+    follow_epoch,
+    from_disk,
+)
 from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.model.feeding import (
     Speed,
@@ -308,6 +313,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         refuse_validation(self, given.get("validation_data"))
         refuse_unsavable(self, given.get("callbacks"))
         given["x"], train_check = check_feed(self, "fit", x)
+        given["callbacks"] = follow_epoch(given.get("callbacks"), x)
         validation_check = None
         if given.get("validation_data") is not None:
             found = check_validation(self, given["validation_data"])
