@@ -61,13 +61,13 @@ class Loop:
             placed = rows.__dict__["_placed"] = _place_on_jax(rows)
         return placed
 
-    def place_order(self, order: Any) -> Any:
-        """The row numbers of an epoch on the device."""
+    def place_tensor(self, tensor: Any) -> Any:
+        """A TensorFlow tensor, such as the row numbers of an epoch, on the device."""
         if not self.is_jax:
-            return order
+            return tensor
         import jax
 
-        return jax.numpy.asarray(np.asarray(order))
+        return jax.numpy.asarray(np.asarray(tensor))
 
     def run(
         self,
@@ -82,7 +82,7 @@ class Loop:
 
         Args:
             arrays: From `place`.
-            order: From `place_order`.
+            order: From `place_tensor`.
             size: Rows per batch.
             first: Number of the first batch.
             count: How many batches.

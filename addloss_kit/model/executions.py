@@ -47,6 +47,7 @@ class Executions:
 
     def __init__(self, loop: Loop, rows: Rows, steps: int | None, pace: Pace) -> None:
         self.loop, self.rows, self.pace = loop, rows, pace
+        self.total_steps: float | None = rows.steps
         self.steps = steps or rows.steps
         self.is_paced = steps is None
         self.progress: Callable[[int, Any], None] | None = None
@@ -62,11 +63,15 @@ class Executions:
         """Begin an epoch, wherever the last one stopped."""
         self._position = 0
 
+    def last_step(self, call: int) -> int:
+        """Number of the last batch of an execution, as Keras counts past the end."""
+        return (call + 1) * self.steps - 1
+
     def run(self, state: Any = None) -> tuple[Any, Any]:
         """One execution; `(logs, state)`, the state on JAX only."""
         rows, loop = self.rows, self.loop
         if self._position == 0:
-            self._order = loop.place_order(rows.draw_epoch())
+            self._order = loop.place_tensor(rows.draw_epoch())
         arrays = loop.place(rows)
         end = min(self._position + self.steps, rows.steps)
         logs: Any = {}
@@ -123,17 +128,13 @@ class ExecutionCallbacks(keras.callbacks.CallbackList):
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         self.executions = executions
-        super().__init__(callbacks, steps=executions.rows.steps, **params)
+        super().__init__(callbacks, steps=executions.total_steps, **params)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         super().on_train_batch_begin(batch * self.executions.steps, logs=logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        super().on_train_batch_end(self._last_step(batch), logs=logs)
-
-    def _last_step(self, call: int) -> int:
-        # As Keras numbers an execution that reaches past the end.
-        return (call + 1) * self.executions.steps - 1
+        super().on_train_batch_end(self.executions.last_step(batch), logs=logs)
 
     def show_progress(self, step: int, logs: Any) -> None:
         """Update the progress bar within an execution."""
@@ -157,7 +158,7 @@ class TestCallbacks(ExecutionCallbacks):
         super().on_test_batch_begin(batch * self.executions.steps, logs=logs)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        super().on_test_batch_end(self._last_step(batch), logs=logs)
+        super().on_test_batch_end(self.executions.last_step(batch), logs=logs)
 
     def show_progress(self, step: int, logs: Any) -> None:
         """Update the progress bar within an execution."""

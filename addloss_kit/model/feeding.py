@@ -14,6 +14,11 @@ from addloss_kit.data.batching import FollowEpoch, rows_in_memory
 from addloss_kit.data.on_disk import any_on_disk
 from addloss_kit.data.rows import Rows
 from addloss_kit.data.streams import is_stream
+from addloss_kit.model.block_executions import (
+    BlockExecutions,
+    can_run_in_blocks,
+    steps_of,
+)
 from addloss_kit.model.checked_feeds import from_disk
 from addloss_kit.model.compiled_loop import Loop, can_loop
 from addloss_kit.model.executions import (
@@ -98,7 +103,13 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         arguments.setdefault("shuffle", False)
     follow_rows(arguments, rows)
     if rows is None:
-        return arguments, None
+        is_hooked = has_batch_hook(arguments.get("callbacks"), "train")
+        is_open = arguments.get("steps_per_epoch") is None and not is_hooked
+        epochs = arguments.get("epochs", 1)
+        blocks = _block_executions(model, "train", x, epochs) if is_open else None
+        if blocks is None:
+            return arguments, None
+        return _driven(model, arguments, blocks), blocks
     callbacks = _with_callback(arguments.get("callbacks"), FollowEpoch(rows))
     arguments["callbacks"] = callbacks
     planned = rows.steps * arguments.get("epochs", 1)
@@ -117,9 +128,16 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     )
     pace = speed.pace("train", rows.batch_size)
     executions = Executions(speed.loop(model, "train"), rows, steps, pace)
+    return _driven(model, arguments, executions), executions
+
+
+def _driven(
+    model: Any, arguments: Mapping[str, Any], executions: Executions
+) -> dict[str, Any]:
+    """Arguments with which Keras's `fit` takes an execution for a step."""
     verbose = arguments.get("verbose", "auto")
     listed = ExecutionCallbacks(
-        callbacks,
+        arguments.get("callbacks"),
         executions,
         add_history=True,
         add_progbar=verbose != 0,
@@ -128,13 +146,13 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         model=model,
     )
     executions.progress = listed.show_progress if verbose != 0 else None
-    arguments.update(
-        x=nothing(),
-        shuffle=False,
-        callbacks=listed,
-        steps_per_epoch=executions.calls_per_epoch,
-    )
-    return arguments, executions
+    return {
+        **arguments,
+        "x": nothing(),
+        "shuffle": False,
+        "callbacks": listed,
+        "steps_per_epoch": executions.calls_per_epoch,
+    }
 
 
 def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -153,13 +171,9 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
         rows = rows_in_memory(data, size, shuffle=False)
         arguments["validation_batch_size"] = size
     epochs = arguments.get("epochs", 1)
-    if (
-        rows is None
-        or rows.is_on_disk
-        or not _is_looped(model, "test", rows.steps * epochs)
-    ):
+    executions = _test_executions(model, data, rows, epochs)
+    if executions is None:
         return arguments, None
-    executions = _test_executions(model, rows)
     arguments.update(validation_data=nothing(), validation_steps=1)
     return arguments, executions
 
@@ -176,10 +190,10 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     if rows is None and is_plain_dict(x) and model.loss is None:
         size = arguments.get("batch_size") or _DEFAULT_BATCH_SIZE
         rows = rows_in_memory(x, size, shuffle=False)
-    if rows is None or rows.is_on_disk or not _is_looped(model, "test", rows.steps):
+    executions = _test_executions(model, x, rows, 1)
+    if executions is None:
         return arguments, None
     arguments.pop("batch_size", None)
-    executions = _test_executions(model, rows)
     verbose = arguments.get("verbose", "auto")
     listed = TestCallbacks(
         callbacks,
@@ -221,9 +235,26 @@ def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[No
         model.steps_per_execution = steps
 
 
-def _test_executions(model: Any, rows: Rows) -> Executions:
+def _test_executions(
+    model: Any, data: Any, rows: Rows | None, epochs: int
+) -> Executions | None:
+    if rows is None:
+        return _block_executions(model, "test", data, epochs)
+    if rows.is_on_disk or not _is_looped(model, "test", rows.steps * epochs):
+        return None
     loop = model.speed.loop(model, "test")
     return Executions(loop, rows, None, model.speed.pace("test", rows.batch_size))
+
+
+def _block_executions(
+    model: Any, kind: str, dataset: Any, epochs: int
+) -> BlockExecutions | None:
+    if not can_run_in_blocks(dataset):
+        return None
+    steps = steps_of(dataset) or 0
+    if not _is_looped(model, kind, int(steps) * epochs):
+        return None
+    return BlockExecutions(model.speed.loop(model, kind), dataset)
 
 
 def _is_looped(model: Any, kind: str, steps: int) -> bool:

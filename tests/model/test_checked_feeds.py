@@ -396,11 +396,11 @@ def test_after_an_error_in_a_stream_the_model_has_the_weights_of_the_last_step(
     def batches():
         for number, batch in enumerate(batches_of(good)):
             if number == bad_batch:
-                raise KeyboardInterrupt if bad_batch else RuntimeError("no more")
+                raise RuntimeError("no more")
             yield (batch,)
 
     before = moves(model)
-    with pytest.raises((RuntimeError, KeyboardInterrupt)):
+    with pytest.raises(Exception, match="no more"):  # TensorFlow makes it its own
         model.fit(batches(), steps_per_epoch=ROWS // BATCH, verbose=0)
     after = moves(model)
     is_equal = [np.array_equal(old, new) for old, new in zip(before, after, strict=True)]

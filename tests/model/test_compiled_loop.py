@@ -448,3 +448,63 @@ def test_a_few_steps_are_not_compiled_by_xla(monkeypatch, loops):
     many = train_plainly(a_plain_model(), epochs=100)
     assert loops
     assert few["loss"] == pytest.approx(many["loss"][:2], rel=1e-5)
+
+
+def a_stream(packed, batch=BATCH, is_known=True):
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(packed).batch(batch)
+    return dataset if is_known else dataset.filter(lambda batch: True)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known size", "unknown size"])
+@pytest.mark.parametrize(("rows", "batch"), [(75, 8), (64, 8), (5, 8), (200, 1)])
+def test_a_stream_takes_the_loop_by_blocks_and_ends_as_by_keras(
+    rows, batch, is_known, loops
+):
+    results = []
+    for is_loop in (True, False):
+        model = a_model()
+        if not is_loop:
+            model.compile(
+                keras.optimizers.Adam(0.01), jit_compile=False, steps_per_execution=1
+            )
+        # Keras's own loop counts a step too many of an epoch whose size it does not know:
+        # the optimizer's `iterations` grow where the stream ends.
+        is_told = is_known or not is_loop
+        stream = a_stream(packed_rows(model, rows), batch, is_told)
+        other = a_stream(packed_rows(model, 20), batch)
+        model.fit(stream, epochs=3, validation_data=other, verbose=0)
+        logs = model.evaluate(other, return_dict=True, verbose=0)
+        results.append({**model.history.history, **logs, **every_term.state(model)})
+        if is_loop:  # three epochs, three validations and an evaluation took it
+            taken = sum(count for _, _, count in loops)
+            assert taken == 3 * -(-rows // batch) + 4 * -(-20 // batch)
+    assert_alike(*results)
+
+
+def test_a_stream_of_batches_of_many_sizes_ends_as_by_keras():
+    import tensorflow as tf
+
+    sizes = [8, 8, 3, 8, 5, 5, 8, 1]
+    results = []
+    for compile_arguments in ({}, {"jit_compile": False, "steps_per_execution": 1}):
+        model = a_model()
+        model.compile(keras.optimizers.Adam(0.01), **compile_arguments)
+        model.speed.loop(model, "train")  # so that few steps are worth it
+        packed = packed_rows(model, sum(sizes))
+        ends = np.cumsum(sizes)
+
+        def batches(packed=packed, ends=ends):
+            for end, size in zip(ends, sizes):
+                yield {name: array[end - size : end] for name, array in packed.items()}
+
+        signature = {
+            name: tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+            for name, array in packed.items()
+        }
+        stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        stream = stream.apply(tf.data.experimental.assert_cardinality(len(sizes)))
+        model.fit(stream, epochs=2, verbose=0)
+        results.append({**model.history.history, **every_term.state(model)})
+    assert_alike(*results)

@@ -1,0 +1,160 @@
+"""The compiled loop over a stream: some batches at a time are stacked and gathered from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from addloss_kit.model.compiled_loop import Loop
+from addloss_kit.model.executions import Executions
+
+# Of the batches that are stacked: a second copy of next to nothing, in the cache.
+_BLOCK_BYTES = 8 << 20
+_MAX_BATCHES = 64
+_ROWS = "number of rows"  # no Input has a name with spaces
+
+
+class BlockExecutions(Executions):
+    """Runs the epochs over a `tf.data.Dataset`, each epoch in one execution.
+
+    Batches are drawn from the dataset, some at a time, and padded to the rows of the
+    largest; the loop then takes each batch's own rows. Batches of one size, and a short
+    last one, so compile once each.
+
+    Args:
+        loop: The compiled loop.
+        dataset: A `tf.data.Dataset` of one dict a batch, or of a tuple that holds it.
+    """
+
+    def __init__(self, loop: Loop, dataset: Any) -> None:
+        self.loop = loop
+        self.progress = None
+        self.total_steps = steps_of(dataset)
+        self.steps = 1
+        self._blocks = _blocks(dataset)
+        self._position = 0
+        self._rows = 0
+        self._orders: dict[tuple[int, int], Any] = {}
+
+    @property
+    def calls_per_epoch(self) -> int:
+        """An epoch is one execution."""
+        return 1
+
+    def restart(self) -> None:
+        """Begin an epoch."""
+        self._position = 0
+
+    def last_step(self, call: int) -> int:
+        """Number of the last batch of the epoch, from 0."""
+        return self._position - 1
+
+    def run(self, state: Any = None) -> tuple[Any, Any]:
+        """One epoch; `(logs, state)`, the state on JAX only."""
+        logs: Any = {}
+        for block in self._blocks:
+            sizes = np.asarray(block.pop(_ROWS))
+            first = 0
+            while first < len(sizes):
+                size = int(sizes[first])
+                others = np.flatnonzero(sizes[first:] != size)
+                count = int(others[0]) if len(others) else len(sizes) - first
+                logs, state = self._run(block, first, size, count, len(sizes), state)
+                first += count
+                self._position += count
+            if self.progress is not None:
+                self.progress(self._position - 1, logs)
+        if self._position == 0:
+            raise ValueError("The dataset must hold a batch. Received: 0 batches.")
+        return logs, state
+
+    def _run(
+        self,
+        block: Mapping[str, Any],
+        first: int,
+        size: int,
+        count: int,
+        batches: int,
+        state: Any,
+    ) -> tuple[Any, Any]:
+        """`count` batches of `size` rows of a block."""
+        width = int(next(iter(block.values())).shape[1])
+        self._rows = max(self._rows, batches * width)
+        arrays = {name: self._flat(array) for name, array in block.items()}
+        if size == width:
+            order = self._order(0, self._rows)
+            return self.loop.run(arrays, order, size, first, count, state)
+        logs: Any = {}
+        for number in range(first, first + count):  # a short batch has padding behind it
+            order = self._order(number * width, size)
+            logs, state = self.loop.run(arrays, order, size, 0, 1, state)
+        return logs, state
+
+    def _flat(self, array: Any) -> Any:
+        """`(batches, rows, …)` as `(rows, …)`, filled up to the rows of the largest block.
+
+        All blocks then have one shape, so the loop compiles once.
+        """
+        import tensorflow as tf
+
+        flat = tf.reshape(array, (-1, *array.shape[2:]))
+        missing = self._rows - flat.shape[0]
+        if missing:
+            flat = tf.pad(flat, [[0, missing]] + [[0, 0]] * (len(flat.shape) - 1))
+        return self.loop.place_tensor(flat)
+
+    def _order(self, first: int, rows: int) -> Any:
+        import tensorflow as tf
+
+        key = (first, rows)
+        if key not in self._orders:
+            order = tf.range(first, first + rows, dtype="int32")
+            self._orders[key] = self.loop.place_tensor(order)
+        return self._orders[key]
+
+
+def can_run_in_blocks(dataset: Any) -> bool:
+    """Whether batches of this dataset can be stacked: dense numbers of known shapes."""
+    spec = getattr(dataset, "element_spec", None)
+    if spec is None or keras.backend.backend() not in ("tensorflow", "jax"):
+        return False
+    import tensorflow as tf
+
+    if not isinstance(dataset, tf.data.Dataset) or steps_of(dataset) == float("inf"):
+        return False
+    spec = spec[0] if isinstance(spec, tuple) and len(spec) == 1 else spec
+    return isinstance(spec, Mapping) and all(
+        isinstance(part, tf.TensorSpec)
+        and part.dtype != tf.string
+        and part.shape.rank
+        and None not in part.shape[1:]
+        for part in spec.values()
+    )
+
+
+def steps_of(dataset: Any) -> float | None:
+    """Batches of an epoch: `None` if unknown, infinity if endless."""
+    cardinality = int(dataset.cardinality())
+    return {-1: float("inf"), -2: None}.get(cardinality, cardinality)
+
+
+def _blocks(dataset: Any) -> Any:
+    """The dataset in stacks of batches, with the number of rows of each batch."""
+    import tensorflow as tf
+
+    def counted(*batch: Any) -> dict[str, Any]:
+        named = dict(batch[0])
+        rows = tf.shape(next(iter(named.values())))[0]
+        return {**named, _ROWS: rows}
+
+    spec = dataset.element_spec
+    spec = spec[0] if isinstance(spec, tuple) else spec
+    row_bytes = sum(
+        part.dtype.size * int(np.prod(part.shape[1:], dtype=int)) for part in spec.values()
+    )
+    rows = max(part.shape[0] or 32 for part in spec.values())
+    per_block = max(1, min(_MAX_BATCHES, _BLOCK_BYTES // max(1, rows * row_bytes)))
+    return dataset.map(counted).padded_batch(per_block).prefetch(1)
