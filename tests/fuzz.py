@@ -479,6 +479,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--cases", type=int, default=10**6)
     parser.add_argument("--seed", type=int, help="the first; by default that of the day")
+    parser.add_argument("--loop", choices=list(_LOOPS), help="instead of a random one")
     parser.add_argument("--go-on", action="store_true", help="after a failure")
     arguments = parser.parse_args()
     first = arguments.seed
@@ -493,7 +494,7 @@ def main() -> None:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                case = check(first + number, pathlib.Path(folder))
+                case = check(first + number, pathlib.Path(folder), arguments.loop)
             except Exception:
                 print(f"FAILED on {keras.backend.backend()}: seed {first + number}")
                 traceback.print_exc()
