@@ -11,7 +11,7 @@ import addloss_kit as alk
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHOWN = ["README.md", "docs/guide.md"]
+SHOWN = ["README.md", "docs/guide.md", "docs/reports.md"]
 
 
 @pytest.mark.parametrize("page", SHOWN)

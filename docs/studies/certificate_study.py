@@ -1,0 +1,134 @@
+"""How often a certificate is wrong, and how many rows it takes.
+
+`python docs/studies/certificate_study.py` writes the tables of certificate.md in a minute.
+"""
+
+import numpy as np
+
+from addloss_kit.reports.bounds import (
+    any_errors,
+    bounded_errors,
+    difference_margins,
+    group_means,
+    margin_above,
+    t_quantile,
+)
+
+RISK = 0.05
+REPEATS = 4000
+ERRORS = {
+    "squared normal": (lambda rng, n: rng.normal(size=n) ** 2, 1.0),
+    "absolute normal": (lambda rng, n: np.abs(rng.normal(size=n)), np.sqrt(2 / np.pi)),
+    "lognormal, sigma 1": (lambda rng, n: np.exp(rng.normal(size=n)), np.exp(0.5)),
+    "lognormal, sigma 1.5": (
+        lambda rng, n: np.exp(1.5 * rng.normal(size=n)),
+        np.exp(1.125),
+    ),
+    "squared t, 5 df": (lambda rng, n: rng.standard_t(5, size=n) ** 2, 5 / 3),
+}
+
+
+def samples(rng, draw, rows, repeats=REPEATS, is_weighted=False):
+    """Means of many samples at once: to `group_means` each sample is a group."""
+    ids = np.repeat(np.arange(repeats), rows)
+    weight = rng.uniform(0.2, 1.0, len(ids)) if is_weighted else np.ones(len(ids))
+    return group_means(draw(rng, len(ids)), ids, weight, repeats)
+
+
+def percent(is_wrong):
+    return f"{100 * np.mean(is_wrong):.1f}"
+
+
+def coverage():
+    """Upper bounds at 95 % that are below the truth, in percent."""
+    print("| errors | rows | t | certificate | with weights | gap, 1 : 1 | gap, 1 : 10 |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name, (draw, truth) in ERRORS.items():
+        for rows in (30, 100, 1000):
+            rng = np.random.default_rng(rows)
+            means = samples(rng, draw, rows)
+            t = t_quantile(1 - RISK, means.rows - 1) * np.sqrt(means.variance)
+            cells = [percent(means.mean + t < truth)]
+            for is_weighted in (False, True):
+                if is_weighted:
+                    means = samples(rng, draw, rows, is_weighted=True)
+                cells.append(percent(means.mean + margin_above(means, RISK) < truth))
+            worse = samples(rng, lambda r, n, d=draw: 2 * d(r, n), rows)
+            for ratio in (1, 10):
+                repeats = REPEATS if rows * ratio <= 1000 else REPEATS // 4
+                one = type(worse)(*(part[:repeats] for part in worse))
+                other = samples(rng, draw, rows * ratio, repeats)
+                above, _ = difference_margins(any_errors(), one, other, RISK, 1.0)
+                cells.append(percent(one.mean - other.mean + above < truth))
+            print(f"| {name} | {rows} | {' | '.join(cells)} |")
+
+
+def power():
+    """Chance that a true bound is certified: gap of 1 between mean errors of 2 and 1."""
+    print("\n| rows of each group | bound 1.2 | 1.5 | 2 | 3 |")
+    print("|---:|---:|---:|---:|---:|")
+    for rows in (30, 100, 300, 1000, 3000):
+        rng = np.random.default_rng(rows)
+        repeats = 1000 if rows > 300 else REPEATS
+        one = samples(rng, lambda r, n: 2 * r.normal(size=n) ** 2, rows, repeats)
+        other = samples(rng, lambda r, n: r.normal(size=n) ** 2, rows, repeats)
+        above, _ = difference_margins(any_errors(), one, other, RISK, 1.0)
+        upper = one.mean - other.mean + above
+        cells = [f"{100 * np.mean(upper <= bound):.0f} %" for bound in (1.2, 1.5, 2, 3)]
+        print(f"| {rows:,} | {' | '.join(cells)} |")
+
+
+def rates():
+    """Errors of 0 and 1: chance that a worst error of at most 0.2 is certified."""
+    print("\n| rows | true rate 0.05 | 0.1 | 0.15 | 0.2001: wrong |")
+    print("|---:|---:|---:|---:|---:|")
+    for rows in (10, 30, 100, 300, 1000):
+        rng = np.random.default_rng(rows)
+        cells = []
+        for rate in (0.05, 0.1, 0.15, 0.2001):
+            means = samples(rng, lambda r, n, p=rate: 1.0 * (r.random(n) < p), rows)
+            upper = means.mean + bounded_errors(0.0, 1.0, False).above(means, RISK)
+            cells.append(f"{100 * np.mean(upper <= 0.2):.0f} %")
+        print(f"| {rows:,} | {' | '.join(cells)} |")
+
+
+def seldonian():
+    """The tutorials' problem: X ~ N(0, 1), Y ~ N(X, 1), MSE < 2 and MSE > 1.25.
+
+    A line is fitted to most of the rows; its predictions are shrunk until the MSE there
+    is in the middle of the two bounds; the rest of the rows certify both, each with
+    probability 0.9.
+    """
+    print("\n| rows | a solution | wrong: MSE > 2 | wrong: MSE < 1.25 | MSE of solutions |")
+    print("|---:|---:|---:|---:|---:|")
+    for rows in (32, 128, 512, 2048, 8192, 65536):
+        rng = np.random.default_rng(rows)
+        found, high, low, mses = 0, 0, 0, []
+        for _ in range(1000 if rows < 10_000 else 200):
+            x = rng.normal(size=rows)
+            y = x + rng.normal(size=rows)
+            k = int(0.6 * rows)
+            slope, level = np.polyfit(x[:k], y[:k], 1)
+            # A further offset of d adds d² to the MSE of the fit.
+            fit = np.mean((y[:k] - slope * x[:k] - level) ** 2)
+            level = level + np.sqrt(max(1.625 - fit, 0.0))
+            errors = (y[k:] - slope * x[k:] - level) ** 2
+            means = group_means(errors, np.zeros(rows - k, int), np.ones(rows - k), 1)
+            upper = means.mean + margin_above(means, 0.1)
+            lower = means.mean - any_errors().below(means, 0.1)
+            if upper[0] < 2.0 and lower[0] > 1.25:
+                truth = 1.0 + (1.0 - slope) ** 2 + level**2
+                found += 1
+                mses.append(truth)
+                high, low = high + (truth > 2.0), low + (truth < 1.25)
+        n = 1000 if rows < 10_000 else 200
+        mse = f"{np.mean(mses):.2f}" if mses else "–"
+        shares = [f"{100 * c / n:.1f} %" for c in (found, high, low)]
+        print(f"| {rows:,} | {' | '.join(shares)} | {mse} |")
+
+
+if __name__ == "__main__":
+    coverage()
+    power()
+    rates()
+    seldonian()
