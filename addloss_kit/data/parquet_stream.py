@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from addloss_kit.data.parquet import Arrays, ShuffledGroups
+from addloss_kit.data.row_groups import Arrays, ShuffledGroups
 from addloss_kit.keras_internals.datasets import SameElements
 
 
