@@ -83,7 +83,7 @@ def _batches(rows: Rows) -> Any:
     options = tf.data.Options()
     # TensorFlow would put a `prefetch` at the end by itself.
     options.experimental_optimization.inject_prefetch = False
-    epoch = rows.epoch
+    epoch, _ = rows.epoch, rows.seed  # variables: made here, not where they are traced
     if not rows.is_on_disk:
         _ = rows.tensors  # outside the graph, which would hold them as constants
 

@@ -47,7 +47,7 @@ class Rows:
     @property
     def seed(self) -> int:
         """What makes the order reproducible, with the epoch; may be set between epochs."""
-        return int(self._seed)
+        return int(self._seed.read_value())
 
     @seed.setter
     def seed(self, seed: int) -> None:

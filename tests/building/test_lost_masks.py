@@ -84,22 +84,22 @@ def test_padded_steps_count_in_no_term_and_no_metric(kind, rng, tmp_path):
 def test_a_model_saved_by_a_keras_that_kept_the_mask_keeps_it(rng, tmp_path):
     x, y, _ = padded_rows(rng)
     inputs = keras.Input((STEPS, 2), name="x")
-    h = Forgetful(3, return_sequences=True)(keras.layers.Masking()(inputs))
+    h = ForgetfulLSTM(3, return_sequences=True)(keras.layers.Masking()(inputs))
     model = alk.build_training_model(keras.Model(inputs, keras.layers.Dense(1)(h)), "mse")
     packed = alk.pack_inputs(model, x, y)
     logs = evaluated(model, packed)
     model.save(tmp_path / "model.keras")
 
-    Forgetful.keeps = False
+    ForgetfulLSTM.keeps = False
     try:
         again = alk.load_training_model(tmp_path / "model.keras")
         assert evaluated(again, packed) == pytest.approx(logs, rel=1e-6)
     finally:
-        Forgetful.keeps = True
+        ForgetfulLSTM.keeps = True
 
 
 @keras.saving.register_keras_serializable("addloss_kit_tests")
-class Forgetful(keras.layers.LSTM):
+class ForgetfulLSTM(keras.layers.LSTM):
     """An LSTM of a version of Keras that keeps masks, or of one that does not."""
 
     keeps = True
