@@ -74,6 +74,7 @@ def load_training_model(
             f"`filepath` must be a file that `save` wrote. {received(filepath=path)}"
         )
     try:
+        _check_sums(path)
         model = keras.saving.load_model(
             path, custom_objects=dict(custom_objects or {}), safe_mode=True
         )
@@ -101,6 +102,18 @@ def load_training_model(
             f"{received(filepath=path, model=type(model).__name__)}"
         )
     return model
+
+
+def _check_sums(path: str) -> None:
+    """Raise `BadZipFile` if a member's contents do not match their checksum.
+
+    Keras reads weights in parts, never to the end, where the checksum is compared: one
+    bit that flipped on the disk would be another weight, silently.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"Bad checksum of '{damaged}'.")
 
 
 def _objects(path: str) -> Iterator[str]:
