@@ -81,6 +81,8 @@ def test_a_metric_without_state_of_its_own_is_that_with_state(name, rng):
     assert all(float(keras.ops.sum(v)) == 0 for v in stateless.variables)
 
 
+# Keras's `run_layer_test` is for layers of flat arguments: it makes no input for the nested
+# ones of `LossEndpoint`. What it asks is asked of the model here.
 def test_a_model_goes_through_its_config(model):
     again = type(model).from_config(model.get_config())
     assert isinstance(again, alk.TrainingModel)
