@@ -31,6 +31,19 @@ def test_it_is_the_u_statistic_of_the_loops(kernel, num_groups, outputs, rng):
     assert float(value) == pytest.approx(expected, abs=2e-6)
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+def test_rows_with_the_same_prediction_are_at_no_distance(kernel, rng):
+    # Half of the rows of one group are those of the other.
+    y_pred = np.r_[rng.normal(size=8), rng.normal(size=4) + 2].astype("float32")
+    y_pred[6:8] = y_pred[:2]
+    ids = np.repeat([0, 1], 6)
+
+    value = group_mmd(y_pred, ids, num_groups=2, kernel=kernel, bandwidth=0.7)
+
+    expected = oracles.group_mmd(y_pred[:, None], ids, np.ones(12), 2, kernel, 0.7)
+    assert float(value) == pytest.approx(expected, abs=1e-6)
+
+
 def test_without_weights_the_gaussian_one_is_that_of_scikit_learn(rng):
     from sklearn.metrics.pairwise import rbf_kernel
 
