@@ -42,7 +42,11 @@ _GAP = [
 ]
 TESTS = {
     "functional/groups.py": _FORMULAS + ["functional/test_dtypes.py"],
-    "functional/mmd.py": [*_FORMULAS, "losses/test_distribution_gap.py"],
+    "functional/mmd.py": [
+        *_FORMULAS,
+        "losses/test_distribution_gap.py",
+        "losses/test_masks.py",
+    ],
     "functional/rows.py": [*_FORMULAS, "functional/test_dtypes.py", "losses/test_masks.py"],
     "functional/weighted.py": [*_FORMULAS, "functional/test_dtypes.py"],
     "losses/asymmetric.py": ["functional/test_formulas.py", "losses/test_asymmetric.py"],
