@@ -27,12 +27,14 @@ FLOORS = (
     ("model",),
     ("building", "exporting"),
     ("reports",),
-    ("demo",),
+    ("demo", "sklearn"),
     ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 RUN_TIME = {"addloss_kit", "keras", "numpy", "tensorflow"}
+# Rooms for those who have an optional package. `import addloss_kit` does not enter them.
+OPTIONAL = {"sklearn": {"sklearn"}}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -87,6 +89,7 @@ def test_a_file_imports_only_from_floors_below(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: name_of(path) or "addloss_kit")
 def test_the_run_time_dependencies_are_tensorflow_keras_and_numpy(path):
     allowed = RUN_TIME | set(sys.stdlib_module_names)
+    allowed |= OPTIONAL.get(name_of(path).split(".")[0], set())
     packages = {name.split(".")[0] for name in imports_of(path, is_deferred_too=False)}
     assert packages <= allowed
 

@@ -80,15 +80,23 @@ def export_inference_model(
         # Keras copies through its own saving format, so lookup tables are included.
         model = copying.deepcopy(model)
     if filepath is not None:
-        _write(model, filepath, format, sample)
+        write_model(model, filepath, format=format, sample=sample)
     elif format is not None:
         raise ValueError(f"`format` needs a `filepath`. {received(format=format)}")
     return model
 
 
-def _write(
-    model: keras.Model, filepath: Path, format: ExportFormat | None, sample: Any
+def write_model(
+    model: keras.Model,
+    filepath: Path,
+    *,
+    format: ExportFormat | None = None,
+    sample: Any = None,
 ) -> None:
+    """Write a predictor, and verify the file before it replaces an existing one.
+
+    Args and errors are those of `export_inference_model`.
+    """
     if "://" in as_path(filepath=filepath):
         raise ValueError(
             "`filepath` must be on a local disk, where a move is a single step. Write it "
