@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -233,6 +234,33 @@ def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[No
     finally:
         setattr(model, name, former)
         model.steps_per_execution = steps
+
+
+@contextlib.contextmanager
+def taking(model: Any, *steps: int | None) -> Iterator[None]:
+    """Let Keras take just the steps that it is asked for, within the context.
+
+    It rounds them up to whole executions: of an endless stream it would train on more
+    batches, and evaluate or predict more.
+    """
+    former = model.steps_per_execution
+    divisor = math.gcd(former, *(number for number in steps if number))
+    if divisor == former:
+        yield
+        return
+    names = ("train_function", "test_function", "predict_function")
+    functions = {name: getattr(model, name) for name in names}
+
+    def use(number: int, functions: Mapping[str, Any]) -> None:
+        model.steps_per_execution = number
+        for name in names:
+            setattr(model, name, functions.get(name))
+
+    use(divisor, {})
+    try:
+        yield
+    finally:
+        use(former, functions)
 
 
 def _test_executions(

@@ -42,6 +42,7 @@ from addloss_kit.model.feeding import (
     feed_training,
     feed_validation,
 )
+    taking,
 from addloss_kit.model.history_names import history_names
 from addloss_kit.model.loss_tracker import LossTracker
 from addloss_kit.model.loss_weights import LossWeights
@@ -327,6 +328,11 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
             keeping_state(self),
             driving(self, "train", training),
             driving(self, "test", validation),
+            taking(
+                self,
+                given.get("steps_per_epoch") if training is None else None,
+                given.get("validation_steps") if validation is None else None,
+            ),
         ):
             return super().fit(**given)
 
@@ -339,7 +345,12 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         given["x"], size = from_disk(self, given["x"], given.get("batch_size"))
         given["batch_size"] = size
         given, executions = feed_evaluation(self, given)
-        with telling(check), keeping_state(self), driving(self, "test", executions):
+        with (
+            telling(check),
+            keeping_state(self),
+            taking(self, given.get("steps") if executions is None else None),
+            driving(self, "test", executions),
+        ):
             return super().evaluate(**given)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -366,7 +377,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
     ) -> Any:
         x, check = check_feed(self, "predict", x, remedy=_EXPORT_IT)
         x, batch_size = from_disk(self, x, batch_size)
-        with telling(check), keeping_state(self):
+        with telling(check), keeping_state(self), taking(self, steps):
             return super().predict(x, batch_size, verbose, steps, callbacks)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
