@@ -41,8 +41,8 @@ from addloss_kit.model.feeding import (
     feed_evaluation,
     feed_training,
     feed_validation,
-)
     taking,
+)
 from addloss_kit.model.history_names import history_names
 from addloss_kit.model.loss_tracker import LossTracker
 from addloss_kit.model.loss_weights import LossWeights
@@ -326,13 +326,13 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         with (
             telling(train_check, validation_check),
             keeping_state(self),
-            driving(self, "train", training),
-            driving(self, "test", validation),
             taking(
                 self,
                 given.get("steps_per_epoch") if training is None else None,
                 given.get("validation_steps") if validation is None else None,
             ),
+            driving(self, "train", training),
+            driving(self, "test", validation),
         ):
             return super().fit(**given)
 
