@@ -23,6 +23,7 @@ from addloss_kit.data import pack_dataset as pack_dataset
 from addloss_kit.data import pack_inputs as pack_inputs
 from addloss_kit.data import parquet_dataset as parquet_dataset
 from addloss_kit.exporting import export_inference_model as export_inference_model
+from addloss_kit.model.derivative import derivative as derivative
 from addloss_kit.model.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.model.loading import load_training_model as load_training_model
 from addloss_kit.model.training_model import TrainingModel as TrainingModel
@@ -36,6 +37,7 @@ __all__ = [
     "add_metric",
     "build_training_model",
     "callbacks",
+    "derivative",
     "encode_groups",
     "export_inference_model",
     "functional",

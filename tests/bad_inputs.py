@@ -244,6 +244,34 @@ BUILD = [
     ),
 ]  # fmt: skip
 
+CLASS_WEIGHT = [
+    BadInput(
+        "class-weight-number",
+        "alk.build_training_model(predictor(), 'mse', class_weight=2.0)", "TypeError",
+        "`class_weight` must be a dict of weights by class",
+        "Pass `{0: 1.0, 1: 5.0}`; with several outputs, a dict of such dicts by output.",
+    ),
+    BadInput(
+        "class-weight-class",
+        "alk.build_training_model(predictor(), 'mse', class_weight={2: 5.0})", "ValueError",
+        "`class_weight` must name classes in [0, 2)",
+        "Classes are numbered from 0; a single output tells two apart.",
+    ),
+]  # fmt: skip
+
+DERIVATIVE = [
+    BadInput(
+        "derivative-column", "alk.derivative(predictor(), by=2)", "ValueError",
+        "`by` must be a column of an Input `(batch, features)`.",
+        "Columns are counted from 0.",
+    ),
+    BadInput(
+        "derivative-of-training-model", "alk.derivative(model, by=0)", "ValueError",
+        "`predictor` must have no losses yet.",
+        "Pass the predictor, before it goes to `build_training_model`.",
+    ),
+]  # fmt: skip
+
 ADD_LOSS = [
     BadInput(
         "value-array", "alk.add_loss(functional_model(), np.float32(1.0))", "TypeError",
@@ -964,7 +992,7 @@ TRAIN = [
     BadInput(
         "fit-class-weight", "model.fit(packed, class_weight={0: 2.0}, verbose=0)",
         "ValueError", "`fit` would ignore `class_weight=`",
-        "Give each row its class's weight as `sample_weight`.",
+        "Pass `class_weight=` to `build_training_model`.",
     ),
     BadInput(
         "fit-validation-target",
@@ -1525,6 +1553,8 @@ CLI = [
 
 ENTRIES = {
     "build_training_model": BUILD,
+    "class_weight of build_training_model": CLASS_WEIGHT,
+    "derivative": DERIVATIVE,
     "add_loss": ADD_LOSS,
     "add_metric": ADD_METRIC,
     "Losses of groups": GROUP_LOSSES,

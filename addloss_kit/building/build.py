@@ -12,6 +12,7 @@ from addloss_kit import losses as losses_module
 from addloss_kit._checks import check_number, did_you_mean, received
 from addloss_kit._types import KerasTensor
 from addloss_kit.building.assemble import assemble
+from addloss_kit.building.class_weights import class_weights, weights_of_uses
 from addloss_kit.building.linking import Supply, Use, link, target_field
 from addloss_kit.building.predictor_graph import predictor_graph
 from addloss_kit.building.resolve_metric import as_metric, prefixed
@@ -28,6 +29,7 @@ def build_training_model(
     loss_weights: Any = None,
     metrics: Any = None,
     sample_weight: bool = False,
+    class_weight: Mapping[Any, Any] | None = None,
     inputs: Mapping[str, KerasTensor] | None = None,
     tensors: Mapping[str, KerasTensor] | None = None,
     name: str | None = None,
@@ -56,6 +58,11 @@ def build_training_model(
         sample_weight: Whether to add the Input `sample_weight` for the losses and
             metrics for which it is optional. It is one weight per row, unless a
             `Weighted…` term gives it the target's shape.
+        class_weight: Weights by number of the class, `{0: 1.0, 1: 5.0}`; with several
+            outputs, a dict of such dicts by output name. The losses of that output that
+            take its target multiply the row's weight by that of its class, in training
+            and evaluation; a class that is not named has weight 1. Targets are class
+            numbers, or one-hot rows.
         inputs: `keras.Input`s by Input name, to override the default shape or
             dtype: of targets, weights, ids and other arguments of losses, and of the
             features of a subclassed predictor.
@@ -84,6 +91,7 @@ def build_training_model(
     chosen = _per_output(losses, output_names, "losses")
     weights = _per_output(loss_weights, output_names, "loss_weights")
     watched = _per_output(metrics, output_names, "metrics")
+    by_class = class_weights(class_weight, output_names)
 
     supply = Supply(
         outputs={input_name(Y_PRED, o): t for o, t in zip(output_names, outputs.values())},
@@ -116,6 +124,8 @@ def build_training_model(
         )
     links = link([*(use for *_, use in terms), *(use for _, use in watching)], supply)
     of_terms, of_metrics = links.sources[: len(terms)], links.sources[len(terms) :]
+    own_uses = [use for *_, use in terms]
+    class_weight_of = weights_of_uses(by_class, own_uses, of_terms, supply)
     return assemble(
         inputs=[*graph.inputs, *links.inputs.values()],
         outputs=graph.structure,
@@ -123,8 +133,10 @@ def build_training_model(
         prediction_names=list(supply.outputs),
         arguments={**links.shared, **links.inputs, **links.tensors},
         bound_terms=[
-            BoundTerm(term, prefixed(term.name, use.output), factor, sources)
-            for (term, factor, use), sources in zip(terms, of_terms)
+            BoundTerm(term, prefixed(term.name, use.output), factor, sources, weights)
+            for (term, factor, use), sources, weights in zip(
+                terms, of_terms, class_weight_of
+            )
         ],
         bound_metrics=[
             BoundMetric(metric, sources)

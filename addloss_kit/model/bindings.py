@@ -13,6 +13,7 @@ from keras import ops
 from addloss_kit._checks import received
 from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field
+from addloss_kit.functional.class_weights import weight_by_class
 from addloss_kit.functional.rows import align_weight, own_mask
 from addloss_kit.keras_internals.wrapped import function_name
 from addloss_kit.losses import LossTerm
@@ -112,15 +113,30 @@ class BoundTerm:
             value is only watched.
         sources: For each argument of the term, the name of the prediction, Input
             or intermediate tensor that feeds it.
+        class_weight: Factors of the rows' weights by class of `y_true`, or `None`.
     """
 
     term: LossTerm
     name: str
     weight: Any
     sources: dict[str, str]
+    class_weight: Mapping[int, float] | None = None
+
+    def weigh_classes(self, arguments: dict[str, Tensor]) -> None:
+        """Multiply the weights among the term's arguments by those of the classes."""
+        if self.class_weight is not None:
+            arguments[SAMPLE_WEIGHT] = weight_by_class(
+                arguments[Y_TRUE],
+                arguments[Y_PRED],
+                self.class_weight,
+                arguments.get(SAMPLE_WEIGHT),
+            )
 
     def get_config(self) -> Config:
+        # JSON has no numbers as keys.
+        pairs = None if self.class_weight is None else list(self.class_weight.items())
         return {
+            "class_weight": pairs,
             "term": serialize_object(self.term),
             "name": self.name,
             "weight": self.weight
@@ -135,7 +151,10 @@ class BoundTerm:
         weight = config["weight"]
         if isinstance(weight, dict):
             weight = keras.saving.deserialize_keras_object(weight)
-        return cls(**{**config, "term": term, "weight": weight})
+        pairs = config.get("class_weight")
+        class_weight = None if pairs is None else {int(k): float(w) for k, w in pairs}
+        own = {"term": term, "weight": weight, "class_weight": class_weight}
+        return cls(**{**config, **own})
 
 
 @dataclasses.dataclass

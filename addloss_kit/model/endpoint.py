@@ -124,6 +124,7 @@ class LossEndpoint(keras.layers.Layer):
             mask = mask_of.get(bound.sources.get(Y_PRED, ""))
             if mask is not None and bound.term.accepts("mask"):
                 given["mask"] = mask
+            bound.weigh_classes(given)
             factor = factors.get(bound.name, 1.0)
             value = bound.term.compute_loss(bool(training), factor, **given)
             if len(value.shape) != 0:

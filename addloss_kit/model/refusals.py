@@ -27,7 +27,7 @@ def refuse_ignored(model: keras.Model, method: str, given: Mapping[str, Any]) ->
     if model.loss is None:
         for name, remedy in (
             (SAMPLE_WEIGHT, "Pass `sample_weight=` to `pack_inputs`."),
-            ("class_weight", "Give each row its class's weight as `sample_weight`."),
+            ("class_weight", "Pass `class_weight=` to `build_training_model`."),
         ):
             if given.get(name) is not None:
                 raise ValueError(

@@ -34,6 +34,7 @@ from addloss_kit.model.checked_feeds import (
     follow_epoch,
     from_disk,
 )
+from addloss_kit.model.derivative import link_derivatives
 from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.model.feeding import (
     Speed,
@@ -93,6 +94,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
                 f"`build_training_model` or `add_loss`. {received(name=self.name)}"
             )
         self.endpoint: LossEndpoint = endpoint
+        link_derivatives(self, endpoint_call(self)[0])
         # Bypasses Keras's tracking, which would replace a dict by its own type: the
         # exported model would warn about every plain dict that it is fed.
         object.__setattr__(self, "predictor_inputs", predictor_inputs)

@@ -161,7 +161,7 @@ class GroupClassifier(ClassifierMixin, GroupEstimator):
             row = int(np.argmax(is_new))
             raise ValueError(
                 f"`y` must hold labels of `fit`, {self.classes_.tolist()}. "
-                f"{received(**{f'y[{row}]': labels[row]})}"
+                f"{received(**{f'y[{row}]': repr(str(labels[row]))})}"
             )
         numbers = np.searchsorted(self.classes_, labels)
         options = {"error": self.error, **options}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -242,7 +243,8 @@ def _new_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
     """A fresh one: an optimizer belongs to the model that it has trained."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         return type(optimizer).from_config(optimizer.get_config())
-    return keras.optimizers.get(optimizer)
+    # Keras writes into a config that it is given.
+    return keras.optimizers.get(copy.deepcopy(optimizer))
 
 
 @contextlib.contextmanager
