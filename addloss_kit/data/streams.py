@@ -217,7 +217,11 @@ def _check_tf_dataset(dataset: Any, check: BatchCheck) -> Any:
                 lambda: tf.constant(0, tf.int64),
             )
             with tf.control_dependencies([told]):
-                return ({n: tf.identity(value) for n, value in named.items()}, *rest)
+                fitted = {
+                    name: _of_rank(value, len(inputs[name].shape))
+                    for name, value in named.items()
+                }
+                return (fitted, *rest)
         converted = tf.numpy_function(convert, given, dtypes)
         for name, value in zip(dense, converted):
             value.set_shape(inputs[name].shape)
@@ -244,6 +248,21 @@ def _is_as_given(spec: InputSpec, found: Any) -> bool:
         return True
     sizes = tuple(found.shape)[1:]
     return len(sizes) == len(spec.shape) - 1 and None not in sizes
+
+
+def _of_rank(tensor: Any, rank: int) -> Any:
+    """`(rows,)` as `(rows, 1)` or the reverse, if the Input needs it.
+
+    Keras would do so too, but later: its step, traced for batches of both ranks, takes
+    tensors of any rank in the end, which no model does.
+    """
+    import tensorflow as tf
+
+    if isinstance(tensor, tf.Tensor) and tensor.shape.rank == rank - 1:
+        return tensor[..., None]
+    if isinstance(tensor, tf.Tensor) and tensor.shape.rank == rank + 1:
+        return tf.squeeze(tensor, -1)
+    return tf.identity(tensor)
 
 
 def _rows_differ(tensors: Sequence[Any]) -> Any:

@@ -406,3 +406,16 @@ def test_after_an_error_in_a_stream_the_model_has_the_weights_of_the_last_step(
     is_equal = [np.array_equal(old, new) for old, new in zip(before, after, strict=True)]
     assert all(is_equal) == (bad_batch == 0)
     model.fit(good, batch_size=BATCH, verbose=0)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Only `tf.function` traces again.")
+def test_targets_of_either_rank_may_follow_each_other(good):
+    model = make_model()
+    model.compile("sgd", jit_compile=False, steps_per_execution=1)
+    flat = {**good, "y_true": good["y_true"][:, 0]}
+    kinds = {**good, "group_ids": good["group_ids"][:, None]}
+    totals = [
+        model.evaluate(as_dataset(arrays), verbose=0) for arrays in (good, flat, kinds) * 3
+    ]
+    for total in totals:
+        np.testing.assert_allclose(total, totals[0], rtol=1e-6)
