@@ -222,9 +222,7 @@ def _jacobian_product(
 
         return jax.jvp(function, tuple(at), tuple(tangents))[1]
     if backend == "torch":
-        import torch
-
-        return torch.func.jvp(function, tuple(at), tuple(tangents))[1]
+        return _twice_in_torch(function, at, tangents)
     import tensorflow as tf
 
     # Reverse mode twice: uᵀJv is linear in u, and its gradient is Jv. XLA takes minutes
@@ -240,3 +238,25 @@ def _jacobian_product(
         pairs = zip(gradients, tangents)
         product = tf.add_n([tf.reduce_sum(g * tangent) for g, tangent in pairs])
     return of_cotangent.gradient(product, cotangent, **zero)
+
+
+def _twice_in_torch(
+    function: Callable[..., Tensor], at: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> Tensor:
+    """The same by reverse mode twice; `torch.func.jvp` uses what torch has deprecated."""
+    import torch
+
+    with torch.enable_grad():
+        # Those that require it belong to a derivative around this one.
+        at = [x if x.requires_grad else x.detach().requires_grad_() for x in at]
+        value = function(*at)
+        if not value.requires_grad:
+            return torch.zeros_like(value)
+        cotangent = torch.ones_like(value, requires_grad=True)
+        options = {"create_graph": True, "allow_unused": True}
+        gradients = torch.autograd.grad(value, at, cotangent, **options)
+        product = (0.0 * cotangent).sum()
+        for gradient, tangent in zip(gradients, tangents):
+            if gradient is not None:
+                product = product + (gradient * tangent).sum()
+        return torch.autograd.grad(product, cotangent, create_graph=True)[0]
