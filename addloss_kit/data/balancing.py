@@ -32,17 +32,16 @@ class BalancedPlan:
                 f"name another entry with `group_ids=`. {received(keys=list(arrays))}"
             )
         ids = arrays[name].reshape(-1)
-        _check_ids(name, ids)
+        check_ids(name, ids)
         present, self._member, sizes = np.unique(
             ids, return_inverse=True, return_counts=True
         )
-        wanted = _shares(shares, present, sizes)
-        quota = _quotas(wanted, batch_size)
+        wanted = shares_by_group(shares, present, sizes)
+        quota = quotas(wanted, batch_size)
         self._factor = (sizes / sizes.sum()) / (quota / batch_size)
         group = np.repeat(np.arange(len(quota)), quota)
         within = np.concatenate([np.arange(n) for n in quota])
-        # Spread evenly over the batch, so that each replica's share has all groups.
-        spread = np.argsort((within + 0.5) / quota[group], kind="stable")
+        spread = spread_over_batch(quota)
         group, within = group[spread], within[spread]
         self._within, self._quota, self._sizes = within, quota[group], sizes[group]
         self._begin = (np.cumsum(sizes) - sizes)[group]
@@ -69,27 +68,40 @@ class BalancedPlan:
 
     def undo(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays with every sample weight times its group's factor."""
-        weights = [n for n in arrays if parse_input_name(n)[0] == SAMPLE_WEIGHT]
-        if not weights:
-            raise ValueError(
-                "`undo_weights` needs an entry `sample_weight` for the weights. "
-                "Build the model with `sample_weight=True`, and pack weights of 1. "
-                f"{received(keys=list(arrays))}"
-            )
-        changed = dict(arrays)
-        factor = self._factor[self._member]
-        for name in weights:
-            weight = arrays[name]
-            axes = (-1,) + (1,) * (weight.ndim - 1)
-            # Whole numbers would swallow a factor below 1.
-            is_double = weight.dtype == "float64"
-            changed[name] = (weight * factor.reshape(axes)).astype(
-                "float64" if is_double else "float32"
-            )
-        return changed
+        return weighted(arrays, self._factor[self._member])
 
 
-def _check_ids(name: str, ids: np.ndarray) -> None:
+def spread_over_batch(quota: np.ndarray) -> np.ndarray:
+    """The order of a batch whose rows are sorted by group, `quota` rows of each.
+
+    Every part of the batch then has all groups, such as the share of a replica.
+    """
+    within = np.concatenate([np.arange(n) for n in quota])
+    return np.argsort((within + 0.5) / np.repeat(quota, quota), kind="stable")
+
+
+def weighted(arrays: Mapping[str, np.ndarray], factor: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays with every sample weight times the factor of its row."""
+    weights = [n for n in arrays if parse_input_name(n)[0] == SAMPLE_WEIGHT]
+    if not weights:
+        raise ValueError(
+            "`undo_weights` needs an entry `sample_weight` for the weights. "
+            "Build the model with `sample_weight=True`, and pack weights of 1. "
+            f"{received(keys=list(arrays))}"
+        )
+    changed = dict(arrays)
+    for name in weights:
+        weight = arrays[name]
+        axes = (-1,) + (1,) * (weight.ndim - 1)
+        # Whole numbers would swallow a factor below 1.
+        is_double = weight.dtype == "float64"
+        changed[name] = (weight * factor.reshape(axes)).astype(
+            "float64" if is_double else "float32"
+        )
+    return changed
+
+
+def check_ids(name: str, ids: np.ndarray) -> None:
     is_id = (ids >= -1) & (np.floor(ids) == ids) if ids.dtype.kind in "iuf" else None
     if is_id is None or not is_id.all():
         row = 0 if is_id is None else int(np.argmin(is_id))
@@ -99,7 +111,7 @@ def _check_ids(name: str, ids: np.ndarray) -> None:
         )
 
 
-def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def shares_by_group(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The share of each id that is present, including rows without a group."""
     is_group = present >= 0
     ids = present[is_group].tolist()
@@ -136,7 +148,7 @@ def _shares(shares: Any, present: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return wanted
 
 
-def _quotas(shares: np.ndarray, batch_size: int) -> np.ndarray:
+def quotas(shares: np.ndarray, batch_size: int) -> np.ndarray:
     """Whole rows per batch by share: at least one each, `batch_size` in total."""
     if len(shares) > batch_size:
         raise ValueError(

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from addloss_kit._checks import check_positive_int, received
+from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.row_groups import RowGroup, RowGroupReader, ShuffledGroups
+from addloss_kit.fields import GROUP_IDS
 
 
 def parquet_dataset(
@@ -20,6 +22,10 @@ def parquet_dataset(
     columns: Mapping[str, Any],
     group_names: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
     shuffle_rows: int = 100_000,
+    balance_groups: bool | Sequence[float] | Mapping[int, float] = False,
+    undo_weights: bool = False,
+    group_ids: str = GROUP_IDS,
+    group_sizes: Mapping[int, int] | None = None,
     shard: tuple[int, int] = (0, 1),
     drop_remainder: bool = False,
     seed: int | None = None,
@@ -42,6 +48,15 @@ def parquet_dataset(
             labels: a list for `group_ids`, or a dict of lists by Input name.
         shuffle_rows: Rows in the buffer; the more, the closer to a full shuffle. 0 leaves
             the rows in the order of the files.
+        balance_groups: As in `make_dataset`: each batch then holds a fixed number of rows
+            of each group. A group that fits into its share of the buffer is read once and
+            kept. The row groups that have rows of another one are read for it alone, so
+            files sorted by group are read once, others up to once per group.
+        undo_weights: As in `make_dataset`.
+        group_ids: Name of the Input that takes the ids.
+        group_sizes: Rows by id in what this process reads, -1 for no group. If none, they
+            are counted from the files' statistics, or from this one column, behind a
+            progress bar.
         shard: `(index, count)`: read the row groups `index`, `index + count`, …, so that
             `count` processes read disjoint rows.
         drop_remainder: Whether to leave out a last batch of fewer rows.
@@ -72,8 +87,28 @@ def parquet_dataset(
             "There must be at least one batch. Pass more rows, or a smaller `batch_size`. "
             f"{received(rows=rows, batch_size=batch_size)}"
         )
-    order = ShuffledGroups(groups, reader, batch_size, steps, shuffle_rows, seed)
-    return ParquetDataset(order)
+    if balance_groups is False:
+        if undo_weights or group_sizes is not None:
+            raise ValueError(
+                "`undo_weights` and `group_sizes` need `balance_groups`. Pass "
+                "`balance_groups=True`, or omit them. "
+                f"{received(undo_weights=undo_weights, group_sizes=group_sizes)}"
+            )
+        order = ShuffledGroups(groups, reader, batch_size, steps, shuffle_rows, seed)
+        return ParquetDataset(order)
+    balanced = BalancedGroups(
+        groups,
+        reader,
+        batch_size,
+        steps,
+        shuffle_rows,
+        seed,
+        name=group_ids,
+        shares=balance_groups,
+        undo_weights=undo_weights,
+        sizes=group_sizes,
+    )
+    return ParquetDataset(balanced)
 
 
 def _row_groups(paths: Any, shard: tuple[int, int]) -> list[RowGroup]:

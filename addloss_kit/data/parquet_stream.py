@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.row_groups import Arrays, ShuffledGroups
 from addloss_kit.keras_internals.datasets import SameElements
 
@@ -18,7 +19,7 @@ class ParquetDataset(SameElements):
         groups: The batches of any epoch.
     """
 
-    def __init__(self, groups: ShuffledGroups) -> None:
+    def __init__(self, groups: ShuffledGroups | BalancedGroups) -> None:
         self.epoch = 0
         # Told of what goes wrong while reading, as `tf.data` has errors of its own.
         self.check: Any = None

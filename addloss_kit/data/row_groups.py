@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from addloss_kit._checks import received
+from addloss_kit.data.balancing import check_ids
 from addloss_kit.data.encoding import encode_groups
 from addloss_kit.data.packing import by_input_name, checker_of
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
 
 Arrays = dict[str, np.ndarray]
+
+# Bytes. Some writers cut longer strings in the statistics.
+_WHOLE_STRING = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,38 @@ class RowGroupReader:
             ) from None
         return {name: np.asarray(array) for name, array in checked.items()}
 
+    def read_ids(self, group: RowGroup, name: str) -> np.ndarray:
+        """The group ids of a row group, without its other columns.
+
+        Args:
+            group: The row group.
+            name: Name of the Input that takes them.
+        """
+        import pyarrow.parquet
+
+        column = self.columns.get(name)
+        if not isinstance(column, str):
+            raise ValueError(
+                f"`balance_groups` needs the column of the ids. Pass `columns={{'{name}': "
+                "...}`, or name another Input with `group_ids=`. "
+                f"{received(columns=list(self.columns))}"
+            )
+        file = pyarrow.parquet.ParquetFile(group.path)
+        try:
+            only = _only_value(file, group.number, column)
+            if only is not None:
+                ids = np.asarray(self._ids(name, np.array([only])))
+                check_ids(name, ids)
+                return np.repeat(ids, group.rows)
+            table = file.read_row_group(group.number, columns=[column])
+            ids = np.asarray(self._array(name, column, table))
+            check_ids(name, ids)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"In row group {group.number} of {group.path}: {error}"
+            ) from None
+        return ids
+
     def _named(self, words: Mapping[str, Any]) -> dict[str, Any]:
         rest = dict(words)
         x = rest.pop("x", {})
@@ -80,12 +116,30 @@ class RowGroupReader:
         if isinstance(columns, Mapping):
             return {name: self._array(name, c, table) for name, c in columns.items()}
         if isinstance(columns, str):
-            array = table.column(columns).to_numpy()
-            names = self.names.get(word)
-            return (
-                encode_groups(array, group_names=names)[0] if names is not None else array
-            )
+            return self._ids(word, table.column(columns).to_numpy())
         return np.stack([self._array(word, name, table) for name in columns], axis=1)
+
+    def _ids(self, word: str, array: np.ndarray) -> np.ndarray:
+        """Labels as ids, where `group_names` has names for them."""
+        names = self.names.get(word)
+        return array if names is None else encode_groups(array, group_names=names)[0]
+
+
+def _only_value(file: Any, number: int, column: str) -> Any:
+    """The value that all rows of a row group have, if its statistics tell; else `None`."""
+    names = file.metadata.schema
+    paths = [names.column(index).path for index in range(len(names))]
+    if column not in paths:
+        return None
+    found = file.metadata.row_group(number).column(paths.index(column)).statistics
+    if found is None or not (found.has_min_max and found.has_null_count):
+        return None
+    # The statistics of floats leave NaN out.
+    is_whole = isinstance(found.min, int) or (
+        isinstance(found.min, str) and len(found.min.encode()) < _WHOLE_STRING
+    )
+    is_one = found.null_count == 0 and found.min == found.max
+    return found.min if is_one and is_whole else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +181,17 @@ class ShuffledGroups:
         count = made = 0
         for part in self._parts(epoch):
             left.append(part)
-            count += _rows(part)
+            count += rows_in(part)
             if count < self.batch_size:
                 continue
-            whole = _joined(left)
+            whole = joined(left)
             while count >= self.batch_size and made < self.steps:
-                first = _rows(whole) - count
-                yield _slice(whole, first, first + self.batch_size)
+                first = rows_in(whole) - count
+                yield sliced(whole, first, first + self.batch_size)
                 made, count = made + 1, count - self.batch_size
-            left = [_slice(whole, _rows(whole) - count, _rows(whole))]
+            left = [sliced(whole, rows_in(whole) - count, rows_in(whole))]
         if count and made < self.steps:
-            yield _joined(left)
+            yield joined(left)
 
     def _parts(self, epoch: int) -> Iterator[Arrays]:
         """Row groups, or what the buffer gives of them."""
@@ -145,19 +199,28 @@ class ShuffledGroups:
             yield from map(self.reader.read, self.groups)
             return
         random = np.random.default_rng([self.seed, epoch])
-        buffer: list[Arrays] = []
-        count = 0
-        for index in random.permutation(len(self.groups)):
-            buffer.append(self.reader.read(self.groups[index]))
-            count += _rows(buffer[-1])
-            if count < self.shuffle_rows:
-                continue
-            mixed = _permuted(_joined(buffer), random)
-            # The other half meets the rows that come.
-            yield _slice(mixed, 0, count // 2)
-            buffer, count = [_slice(mixed, count // 2, count)], count - count // 2
-        if count:
-            yield _permuted(_joined(buffer), random)
+        order = random.permutation(len(self.groups))
+        parts = (self.reader.read(self.groups[index]) for index in order)
+        yield from mixed(parts, self.shuffle_rows, random)
+
+
+def mixed(
+    parts: Iterable[Arrays], buffer_rows: int, random: np.random.Generator
+) -> Iterator[Arrays]:
+    """The rows of all parts, shuffled in a buffer of so many rows."""
+    buffer: list[Arrays] = []
+    count = 0
+    for part in parts:
+        buffer.append(part)
+        count += rows_in(part)
+        if count < buffer_rows:
+            continue
+        whole = permuted(joined(buffer), random)
+        # The other half meets the rows that come.
+        yield sliced(whole, 0, count // 2)
+        buffer, count = [sliced(whole, count // 2, count)], count - count // 2
+    if count:
+        yield permuted(joined(buffer), random)
 
 
 def _leaves(columns: Any) -> Iterator[str]:
@@ -168,18 +231,18 @@ def _leaves(columns: Any) -> Iterator[str]:
         yield from _leaves(part)
 
 
-def _rows(arrays: Arrays) -> int:
+def rows_in(arrays: Arrays) -> int:
     return int(next(iter(arrays.values())).shape[0])
 
 
-def _slice(arrays: Arrays, first: int, end: int) -> Arrays:
+def sliced(arrays: Arrays, first: int, end: int) -> Arrays:
     return {name: array[first:end] for name, array in arrays.items()}
 
 
-def _joined(parts: Sequence[Arrays]) -> Arrays:
+def joined(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _permuted(arrays: Arrays, random: np.random.Generator) -> Arrays:
-    order = random.permutation(_rows(arrays))
+def permuted(arrays: Arrays, random: np.random.Generator) -> Arrays:
+    order = random.permutation(rows_in(arrays))
     return {name: array[order] for name, array in arrays.items()}

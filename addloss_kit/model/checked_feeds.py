@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.data.on_disk import any_on_disk
 from addloss_kit.data.row_groups import ShuffledGroups
@@ -106,4 +107,4 @@ class _SetEpoch(keras.callbacks.Callback):
 
 def _is_parquet(x: Any) -> bool:
     # Its class would import TensorFlow.
-    return isinstance(getattr(x, "groups", None), ShuffledGroups)
+    return isinstance(getattr(x, "groups", None), (ShuffledGroups, BalancedGroups))
