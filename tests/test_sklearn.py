@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.6")
 
+import joblib
 import pandas as pd
 import sklearn
 from fairlearn.metrics import MetricFrame
@@ -27,6 +28,27 @@ import addloss_kit as alk
 from addloss_kit.sklearn import GroupClassifier, GroupRegressor
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning"
+)
+
+
+@pytest.fixture
+def graph():
+    """Steps run as graphs, as they do for everybody."""
+
+
+@pytest.fixture(autouse=True)
+def steps(request):
+    """Elsewhere fits have ten steps or so, which are not worth a graph."""
+    is_eager = ON_TENSORFLOW and "graph" not in request.fixturenames
+    if is_eager:
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+    yield
+    if is_eager:
+        tf.config.run_functions_eagerly(False)
 
 
 def linear(n_features, n_outputs):
@@ -77,30 +99,14 @@ def known_failures(estimator):
     return failures
 
 
-@pytest.fixture
-def eager_steps():
-    # A step is not worth a graph in fits of ten steps; the other tests have graphs.
-    if ON_TENSORFLOW:
-        import tensorflow as tf
-
-        tf.config.run_functions_eagerly(True)
-        yield
-        tf.config.run_functions_eagerly(False)
-    else:
-        yield
-
-
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX compiles anew in each of 200 fits.")
-@pytest.mark.filterwarnings(
-    # The checks know no groups.
-    "ignore:`fit` got no `sensitive_features`:UserWarning",
-    "ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning",
-)
+# The checks know no groups.
+@pytest.mark.filterwarnings("ignore:`fit` got no `sensitive_features`:UserWarning")
 @parametrize_with_checks(
     [GroupRegressor(linear, **FEW_STEPS), GroupClassifier(linear_classes, **FEW_STEPS)],
     expected_failed_checks=known_failures,
 )
-def test_scikit_learn_s_checks(estimator, check, eager_steps):
+def test_scikit_learn_s_checks(estimator, check):
     check(estimator)
 
 
@@ -121,7 +127,7 @@ def standardized_data():
     return X, (y - y.mean()) / y.std(), sex
 
 
-def test_a_linear_predictor_ends_at_weighted_least_squares():
+def test_a_linear_predictor_ends_at_weighted_least_squares(graph):
     X, y, sex = standardized_data()
     w = np.where(sex == "f", 5.0, 1.0)
 
@@ -132,7 +138,7 @@ def test_a_linear_predictor_ends_at_weighted_least_squares():
     assert not np.allclose(LinearRegression().fit(X, y).predict(X), exact, atol=0.3)
 
 
-def test_weights_per_output_are_a_regression_per_output():
+def test_weights_per_output_are_a_regression_per_output(graph):
     X, y, sex = standardized_data()
     Y = np.stack([y, y], axis=1)
     W = np.stack([np.where(sex == "f", 5.0, 1.0), np.where(sex == "f", 1.0, 5.0)], axis=1)
@@ -145,7 +151,7 @@ def test_weights_per_output_are_a_regression_per_output():
         assert np.allclose(predicted[:, output], exact.predict(X), atol=0.05)
 
 
-def test_a_linear_classifier_ends_at_logistic_regression():
+def test_a_linear_classifier_ends_at_logistic_regression(graph):
     X, y, _ = standardized_data()
     labels = np.where(y > 0, "high", "low")
 
@@ -170,7 +176,7 @@ def test_a_weight_of_two_is_a_row_twice():
     assert np.allclose(weighted.predict(X), repeated.predict(X), rtol=1e-4)
 
 
-def test_a_larger_weight_of_the_gap_leaves_a_smaller_gap():
+def test_a_larger_weight_of_the_gap_leaves_a_smaller_gap(graph):
     X, y, sex = standardized_data()
     gaps = []
     for weight in (0.0, 3.0):
@@ -181,7 +187,7 @@ def test_a_larger_weight_of_the_gap_leaves_a_smaller_gap():
     assert gaps[1] < 0.3 * gaps[0]
 
 
-def test_the_default_network_takes_any_units():
+def test_the_default_network_takes_any_units(graph):
     X, y, _ = data()
     options = {"losses": "mse", "epochs": 8, "random_state": 0, "batch_size": 8}
     options["optimizer"] = keras.optimizers.Adam(0.01)
@@ -293,7 +299,7 @@ def test_without_groups_their_losses_are_left_out_with_a_warning():
 # Training ---------------------------------------------------------------------------
 
 
-def test_rows_that_are_held_out_stop_the_training_at_their_best():
+def test_rows_that_are_held_out_stop_the_training_at_their_best(graph):
     X, _, _ = data()
     noise = np.random.default_rng(2).normal(size=len(X))  # nothing to learn
     mine = GroupRegressor(losses="mse", validation_fraction=0.3, epochs=200, random_state=0)
@@ -368,7 +374,7 @@ def test_cross_validation_routes_groups_and_weights_to_their_rows(routing):
         assert score == pytest.approx(gap_of(y[test], predicted, sex[test]), rel=1e-3)
 
 
-def test_a_grid_search_finds_the_weight_with_the_smaller_gap(routing):
+def test_a_grid_search_finds_the_weight_with_the_smaller_gap(routing, graph):
     X, y, sex = standardized_data()
     mine = GroupRegressor(linear, epochs=4, batch_size=32, random_state=0)
     mine.set_params(optimizer=keras.optimizers.Adam(0.05))
@@ -384,7 +390,7 @@ def test_a_grid_search_finds_the_weight_with_the_smaller_gap(routing):
     assert search.best_estimator_.group_names_ == ["f", "m"]
 
 
-def test_a_pickle_predicts_the_same():
+def test_a_pickle_predicts_the_same(tmp_path):
     X, y, sex = data(40)
     mine = GroupRegressor(
         epochs=1,
@@ -392,9 +398,12 @@ def test_a_pickle_predicts_the_same():
         optimizer=keras.optimizers.Adam(0.01),
     ).fit(X, y, sensitive_features=sex)
 
-    again = pickle.loads(pickle.dumps(mine))
-
-    assert np.array_equal(again.predict(X), mine.predict(X))
+    joblib.dump(mine, tmp_path / "estimator.joblib")
+    for again in (
+        pickle.loads(pickle.dumps(mine)),
+        joblib.load(tmp_path / "estimator.joblib"),
+    ):
+        assert np.array_equal(again.predict(X), mine.predict(X))
     again.fit(X, y, sensitive_features=sex)
     assert clone(mine).get_params().keys() == mine.get_params().keys()
 
