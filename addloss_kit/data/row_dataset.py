@@ -87,6 +87,7 @@ def _batches(rows: Rows) -> Any:
     if not rows.is_on_disk:
         _ = rows.tensors  # outside the graph, which would hold them as constants
 
+    @tf.autograph.experimental.do_not_convert  # which takes half a second
     def gather(carried: Any, block: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         # What the scan carries is the order of the pass, drawn at its first block.
         order = tf.cond(

@@ -204,6 +204,7 @@ def _check_tf_dataset(dataset: Any, check: BatchCheck) -> Any:
         converted = check(dict(zip(dense, arrays)), int(number))[0]
         return [np.asarray(converted[name]) for name in dense]
 
+    @tf.autograph.experimental.do_not_convert  # which takes longer than many batches
     def checked(number: Any, batch: Any) -> Any:
         x, rest = check.parts(batch)
         named = check.checker.by_name(x)

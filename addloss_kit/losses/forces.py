@@ -18,6 +18,8 @@ PUSHES = get_args(Push)
 # group of 2 % in a net no longer overshoots (docs/studies/networks.md).
 _MAX_PUSH = 4.0
 
+_TINY = 1e-30  # a weight that is none
+
 
 def limited_slopes(
     slopes: Tensor,
@@ -46,13 +48,11 @@ def limited_slopes(
     if max_force != float("inf"):
         weight = ops.abs(ops.cast(loss_weight, slopes.dtype))
         largest = weight * ops.max(ops.abs(slopes))
-        is_over = largest > max_force
-        scale = ops.where(is_over, max_force / ops.where(is_over, largest, 1.0), 1.0)
-        slopes = scale * slopes
+        slopes = max_force / ops.maximum(largest, max_force) * slopes
         if push == "both":
-            most = ops.where(weight > 0, weight, ops.ones_like(weight))
-            floor = -_MAX_PUSH * max_force * shares / most
-            slopes = ops.where(weight > 0, ops.maximum(slopes, floor), slopes)
+            # A term of weight 0 pulls at nothing, so nothing is limited.
+            floor = -_MAX_PUSH * max_force * shares / ops.maximum(weight, _TINY)
+            slopes = ops.maximum(slopes, floor)
     if push == "down":
         slopes = ops.maximum(slopes, 0.0)
     return ops.stop_gradient(slopes)

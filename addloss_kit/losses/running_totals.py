@@ -94,12 +94,19 @@ class RunningTotals:
         # A batch without rows says nothing, so nothing decays; and one that overflowed,
         # whose step a loss-scaling optimizer skips, would stay in the totals for good.
         is_taken = ops.logical_and(rows > 0, ops.isfinite(ops.sum(totals["error"])))
+        taken = ops.where(is_taken, totals["error"], ops.zeros_like(totals["error"]))
+        news = {
+            "error": ops.divide_no_nan(taken, rows),
+            "weight": ops.divide_no_nan(totals["weight"], rows),
+            "mass": ops.ones_like(rows),
+        }
         keep = self._keep(is_taken)
+        keep, add = ops.where(is_taken, keep, 1.0), ops.where(is_taken, 1.0 - keep, 0.0)
         values = {}
-        for name, variable in (("error", self.error), ("weight", self.weight)):
-            news = ops.divide_no_nan(totals[name], rows)
-            values[name] = self._decay(variable, news, keep, is_taken)
-        values["mass"] = self._decay(self.mass, ops.ones_like(rows), keep, is_taken)
+        for name, new in news.items():
+            variable = getattr(self, name)
+            new = ops.stop_gradient(ops.cast(new, variable.dtype))
+            values[name] = keep * ops.convert_to_tensor(variable) + add * new
         for name, value in values.items():
             getattr(self, name).assign(value)
         means = functional.group_means(values["error"], values["weight"])
@@ -150,9 +157,3 @@ class RunningTotals:
         keep = ops.minimum((self.steps + 1.0) / (self.steps + _AUTO_SHARE), _AUTO_LARGEST)
         self.steps.assign(self.steps + ops.cast(is_taken, dtype))
         return keep
-
-    @staticmethod
-    def _decay(variable: Tensor, news: Tensor, keep: Tensor, is_taken: Tensor) -> Tensor:
-        news = ops.stop_gradient(ops.cast(news, variable.dtype))
-        former = ops.convert_to_tensor(variable)
-        return ops.where(is_taken, keep * former + (1.0 - keep) * news, former)

@@ -145,6 +145,7 @@ def _blocks(dataset: Any) -> Any:
     """The dataset in stacks of batches, with the number of rows of each batch."""
     import tensorflow as tf
 
+    @tf.autograph.experimental.do_not_convert
     def counted(*batch: Any) -> dict[str, Any]:
         named = dict(batch[0])
         rows = tf.shape(next(iter(named.values())))[0]

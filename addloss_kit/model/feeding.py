@@ -37,7 +37,8 @@ from addloss_kit.model.executions import (
 _DEFAULT_BATCH_SIZE = 32  # Keras's
 # Steps from which on XLA's compilation pays with TensorFlow: it takes a second or two
 # longer than that of Keras's own step, which then takes about a millisecond longer each.
-# (On JAX Keras's own step is compiled as the loop is.)
+# Steps of former calls count: who trains again and again will do so once more. (On JAX
+# Keras's own step is compiled as the loop is.)
 WORTH_COMPILING = 1000
 
 
@@ -56,6 +57,7 @@ class Speed:
     def __post_init__(self) -> None:
         self.loops: dict[str, Loop] = {}
         self.paces: dict[tuple[str, int], Pace] = {}
+        self.steps: dict[str, int] = {"train": 0, "test": 0}  # that were asked for
 
     @property
     def wants_loop(self) -> bool:
@@ -292,7 +294,8 @@ def _is_looped(model: Any, kind: str, steps: int) -> bool:
         return False
     is_asked_for = speed.jit_compile is True or speed.steps_per_execution != "auto"
     is_cheap = kind in speed.loops or keras.backend.backend() == "jax"
-    return is_asked_for or is_cheap or steps >= WORTH_COMPILING
+    speed.steps[kind] += steps
+    return is_asked_for or is_cheap or speed.steps[kind] >= WORTH_COMPILING
 
 
 def _is_ours(model: Any, arguments: Mapping[str, Any]) -> bool:

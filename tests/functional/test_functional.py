@@ -409,3 +409,14 @@ def test_a_masked_step_does_not_count_in_the_mean_of_a_row():
     np.testing.assert_array_equal(
         engines.as_numpy(functional.row_mean(values, mask)), [2.0, 5.0, 0.0]
     )
+
+
+def test_the_mean_over_outputs_leaves_out_masked_elements(rng):
+    from addloss_kit.functional.rows import last_axis_mean
+
+    values = rng.normal(size=(6, 4)).astype("float32")
+    mask = rng.random((6, 4)) < 0.5
+    mask[0] = False
+    expected = np.ma.array(values, mask=~mask).mean(axis=-1).filled(0.0)
+    found = last_axis_mean(ops.convert_to_tensor(values), mask)
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-7)

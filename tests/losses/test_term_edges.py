@@ -1,6 +1,7 @@
 """Edges of the terms with a state that only a wrong line would show."""
 
 import engines
+import every_term
 import keras
 import numpy as np
 import pytest
@@ -109,6 +110,31 @@ def test_a_penalty_is_the_force_at_a_violation_of_100_percent():
     term = absolute(BoundedGroupLoss, bound=2.0, penalty=3.0)
     # 3/2·(4 − 2)²/2 of group 0; group 1 is absent.
     assert float(term(column([0.0]), column([4.0]), np.array([0]))) == pytest.approx(3.0)
+
+
+def test_the_first_step_of_a_multiplier_is_the_excess_over_the_bound():
+    term = absolute(BoundedGroupLoss, bound=2.0, step_size=0.1)
+    step(term, [5.0, 7.0, 1.0], [0, 0, 1])
+    # λ ← step/bound · (mean − bound), not below 0; the batch is as it was expected.
+    np.testing.assert_allclose(multipliers(term), [0.1 / 2 * (6 - 2), 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [[1.0, 0.0], [-1.0, 1.0]])
+def test_one_bound_that_is_none_is_refused(bound):
+    with pytest.raises(ValueError, match="`bound` must be a positive number"):
+        BoundedGroupLoss(2, bound=bound)
+
+
+@pytest.mark.parametrize("term", every_term.every_term(), ids=lambda term: term.name)
+def test_no_optimizer_moves_the_state_of_a_term(term):
+    term.build()
+    assert term.trainable_variables == []
+
+
+def test_dissimilar_pairs_are_pushed_to_a_distance_of_1_by_default():
+    # (1 − 0.25)² of one dissimilar pair.
+    value = alk.losses.Contrastive()(column([0.0]), column([0.25]))
+    assert float(value) == pytest.approx(0.5625)
 
 
 @pytest.mark.parametrize("kind", [BoundedGroupLoss, GroupGapConstraint])

@@ -450,6 +450,18 @@ def test_a_few_steps_are_not_compiled_by_xla(monkeypatch, loops):
     assert few["loss"] == pytest.approx(many["loss"][:2], rel=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
+def test_a_few_steps_again_and_again_are_compiled_by_xla(monkeypatch, loops):
+    steps = -(-ROWS // BATCH)
+    monkeypatch.setattr("addloss_kit.model.feeding.WORTH_COMPILING", 3 * steps)
+    model = a_plain_model()
+    train_plainly(model, epochs=1)
+    train_plainly(model, epochs=1)
+    assert not loops
+    train_plainly(model, epochs=1)
+    assert loops
+
+
 def a_stream(packed, batch=BATCH, is_known=True):
     import tensorflow as tf
 
