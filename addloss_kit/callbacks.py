@@ -16,6 +16,7 @@ from addloss_kit._checks import received
 from addloss_kit._types import Path
 from addloss_kit.atomic import replacing
 from addloss_kit.data.rows import Rows
+from addloss_kit.keras_internals.replicas import is_first_process
 
 _WEIGHTS, _TRAINING = "model.weights.h5", "training.json"
 
@@ -35,6 +36,8 @@ class CheckpointAndResume(keras.callbacks.Callback):
     `make_dataset`, on TensorFlow and JAX. A generator or another `tf.data.Dataset`
     must start at the epoch by itself. Other callbacks, such as `EarlyStopping`, start
     anew.
+
+    Of several processes on JAX, the first one writes; all of them read, when they start.
 
     Args:
         filepath: Where to write, such as `"training.ckpt"`.
@@ -111,6 +114,8 @@ class CheckpointAndResume(keras.callbacks.Callback):
             rows.seed = self._seed
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not is_first_process():
+            return
         seed = self.rows.seed if self.rows is not None else None
         training = {"epochs": epoch + 1, "seed": seed}
         try:
@@ -131,7 +136,7 @@ class CheckpointAndResume(keras.callbacks.Callback):
             ) from error
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self.delete_checkpoint:
+        if self.delete_checkpoint and is_first_process():
             self.path.unlink(missing_ok=True)
 
 

@@ -8,8 +8,9 @@ each process would see the groups of its own rows only.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -90,6 +91,33 @@ def _refuse_torch_processes() -> None:
             "backend for several devices. "
             f"{received(**{'torch.distributed.get_world_size()': count})}"
         )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes files, of those that train together."""
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return bool(jax.process_index() == 0)
+
+
+@contextlib.contextmanager
+def undistributed() -> Iterator[None]:
+    """No `keras.distribution`, for what one of several processes does alone.
+
+    Keras makes an optimizer of its own while it saves a model, whose variables are compared
+    between the processes: one that saves alone would wait for the others.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        yield
+        return
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def unscale_loss(loss: Tensor) -> Tensor:

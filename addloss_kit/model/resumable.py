@@ -13,6 +13,7 @@ import keras
 from addloss_kit._checks import received
 from addloss_kit._types import Path
 from addloss_kit.atomic import replacing
+from addloss_kit.keras_internals.replicas import undistributed
 
 # Prefix of the entries that hold the states of random generators.
 _SEED = "seed_state_"
@@ -29,12 +30,12 @@ class ResumableModel(keras.Model):
 
     def save(self, filepath: Path, overwrite: bool = True, **kwargs: Any) -> None:
         self.build_optimizer()
-        with _whole(filepath, overwrite, kwargs) as place:
+        with undistributed(), _whole(filepath, overwrite, kwargs) as place:
             super().save(place, overwrite, **kwargs)
 
     def save_weights(self, filepath: Path, overwrite: bool = True, **kwargs: Any) -> None:
         self.build_optimizer()
-        with _whole(filepath, overwrite, kwargs) as place:
+        with undistributed(), _whole(filepath, overwrite, kwargs) as place:
             super().save_weights(place, overwrite, **kwargs)
 
     def load_weights(self, filepath: Path, *args: Any, **kwargs: Any) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -68,39 +67,6 @@ def test_training_on_several_devices_is_that_on_one(devices):
                 atol=tolerance,
                 err_msg=case + path,
             )
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="Keras has several processes on JAX only.")
-def test_two_processes_train_as_one():
-    script = TESTS.parent / "docs" / "scaling" / "several_processes.py"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-
-    def start(**variables):
-        paths = [str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
-        variables["PYTHONPATH"] = os.pathsep.join(paths)
-        return subprocess.Popen(
-            [sys.executable, str(script)],
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    started = [start()] + [
-        start(
-            KERAS_DISTRIBUTION_JOB_ADDRESSES=address,
-            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
-            KERAS_DISTRIBUTION_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
-    printed = [process.communicate(timeout=300) for process in started]
-    assert [p.returncode for p in started] == [0, 0, 0], [p[1] for p in printed]
-    one, *both = [json.loads(output.splitlines()[-1]) for output, _ in printed]
-    for logs in both:
-        assert logs == pytest.approx(one, rel=1e-6)
 
 
 def test_losses_of_one_thread_are_hidden_from_another():
