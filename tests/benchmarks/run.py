@@ -228,7 +228,9 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
     import keras
 
     backend = keras.backend.backend()
-    rounds, seconds = (3, 0.2) if is_quick else (7, 0.25)
+    # Long enough that what a `fit` costs once, checks and a copy of the rows, is a small
+    # part, as in a training.
+    rounds, seconds = (3, 0.2) if is_quick else (5, 0.6)
     sizes = {64: SIZES[64]} if is_quick else SIZES
     result: dict = {"machine": machine(), "settings": {}, "cells": {}, "ratios": []}
 
@@ -247,7 +249,7 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
             continue
         say(f"{backend}: {one} / {other}")
         pair = {"one": entry(one, steps=steps), "other": entry(other, steps=steps)}
-        rates = step_rates(pair, 8 if is_quick else 24, seconds)
+        rates = step_rates(pair, 8 if is_quick else 12, seconds)
         goal(f"{one} / {other}, batch 64", "one", "other", wanted)
     of_keras, of_torch = contenders.SETTINGS, contenders.TORCH_SETTINGS
     if not has("torch"):
