@@ -232,6 +232,21 @@ def test_a_classifier_s_report_is_the_log_loss_of_each_group():
         assert report.by_group[name] == pytest.approx(expected, rel=1e-4)
 
 
+def test_whole_numbers_are_labels_in_a_report_too():
+    X, y, sex = data(40)
+    region = np.arange(40) % 3 + 1  # 1, 2 and 3
+    mine = GroupRegressor(epochs=1, random_state=0).fit(X, y, sensitive_features=region)
+    rows = region < 3
+
+    report = mine.report(X[rows], y[rows], sensitive_features=region[rows])
+
+    squared = (y - mine.predict(X)) ** 2
+    for name in ("1", "2"):
+        expected = squared[region == int(name)].mean()
+        assert report.by_group[name] == pytest.approx(expected, rel=1e-5)
+    assert np.isnan(report.by_group["3"])
+
+
 # Groups -----------------------------------------------------------------------------
 
 
@@ -468,6 +483,17 @@ def test_what_cannot_be_meant_is_refused(options, given, message):
     X, y, _ = data(40)
     with pytest.raises(ValueError, match=message):
         GroupRegressor(**options).fit(X, y, **given)
+
+
+def test_rows_in_another_order_are_refused():
+    X, y, sex = data(40)
+    labels = pd.Series(sex)[::-1]
+    mine = GroupRegressor(epochs=1)
+    with pytest.raises(ValueError, match="index"):
+        mine.fit(pd.DataFrame(X), y, sensitive_features=labels)
+    mine.fit(X, y, sensitive_features=sex)
+    with pytest.raises(ValueError, match="index"):
+        mine.report(X, pd.Series(y), sensitive_features=labels)
 
 
 def test_a_predictor_that_is_neither_model_nor_function_is_refused():

@@ -10,7 +10,6 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from addloss_kit._checks import received
 from addloss_kit._types import ArrayLike, ErrorLike
-from addloss_kit.reports import group_report
 from addloss_kit.sklearn.estimator import GroupEstimator, checked_rows, checked_weight
 
 _CROSS_ENTROPY = "sparse_categorical_crossentropy"
@@ -105,7 +104,7 @@ class GroupClassifier(ClassifierMixin, GroupEstimator):
             ValueError: If rows differ in number, a value is not finite, or there is only
                 one class.
         """
-        X, y = checked_rows(self, X, y)
+        X, y = checked_rows(self, X, y, sensitive_features, sample_weight)
         check_classification_targets(y)
         weight = checked_weight(sample_weight, y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
@@ -164,8 +163,4 @@ class GroupClassifier(ClassifierMixin, GroupEstimator):
                 f"{received(**{f'y[{row}]': repr(str(labels[row]))})}"
             )
         numbers = np.searchsorted(self.classes_, labels)
-        options = {"error": self.error, **options}
-        names = self.group_names_ or None
-        return group_report(
-            numbers, probabilities, sensitive_features, group_names=names, **options
-        )
+        return self._report(X, y, numbers, probabilities, sensitive_features, options)

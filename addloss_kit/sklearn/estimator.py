@@ -21,6 +21,7 @@ from addloss_kit.data import encode_groups, make_dataset, pack_inputs
 from addloss_kit.data.conversion import check_same_index
 from addloss_kit.exporting import export_inference_model
 from addloss_kit.exporting.inference_model import write_model
+from addloss_kit.reports import group_report
 from addloss_kit.sklearn.network import center_and_scale, small_network
 from addloss_kit.sklearn.terms import listed, made_terms
 
@@ -78,7 +79,6 @@ class GroupEstimator(BaseEstimator):
         ids = None
         self.group_names_: list[str] = []
         if sensitive_features is not None:
-            check_same_index(X=X, sensitive_features=sensitive_features)
             ids, self.group_names_ = encode_groups(sensitive_features)
             _check_groups(ids, len(X))
         losses = listed(self.losses)
@@ -167,6 +167,17 @@ class GroupEstimator(BaseEstimator):
         ]
         return np.concatenate(parts)
 
+    def _report(
+        self, X: Any, y: Any, y_true: Any, y_pred: Any, labels: Any, options: Any
+    ) -> Any:
+        """A `GroupReport`, whose groups are numbered as in `fit`."""
+        weight = options.get("sample_weight")
+        check_same_index(X=X, y=y, sensitive_features=labels, sample_weight=weight)
+        # Not the labels themselves: whole numbers would be taken for ids.
+        ids, names = encode_groups(labels, group_names=self.group_names_ or None)
+        options = {"error": self.error, **options}
+        return group_report(y_true, y_pred, ids, group_names=names, **options)
+
     def export(self, path: Path, *, format: ExportFormat | None = None) -> None:
         """Write the predictor, and verify the file: it needs neither package.
 
@@ -182,8 +193,22 @@ class GroupEstimator(BaseEstimator):
         write_model(self.model_, path, format=format)
 
 
-def checked_rows(estimator: Any, X: Any, y: Any, **options: Any) -> tuple[Any, Any]:
-    """Features and targets as scikit-learn checks them."""
+def checked_rows(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sensitive_features: Any,
+    sample_weight: Any,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Features and targets as scikit-learn checks them, by `options`.
+
+    Raises:
+        ValueError: If they are not valid, or pandas objects have different indexes.
+    """
+    check_same_index(
+        X=X, y=y, sensitive_features=sensitive_features, sample_weight=sample_weight
+    )
     if y is None:
         raise ValueError(
             f"`y` must be given: {type(estimator).__name__} requires y to be passed, but "

@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from addloss_kit._types import ArrayLike, ErrorLike
-from addloss_kit.reports import group_report
 from addloss_kit.sklearn.estimator import GroupEstimator, checked_rows, checked_weight
 from addloss_kit.sklearn.network import center_and_scale, in_units
 
@@ -105,7 +104,15 @@ class GroupRegressor(MultiOutputMixin, RegressorMixin, GroupEstimator):
         Raises:
             ValueError: If rows differ in number, or a value is not finite.
         """
-        X, y = checked_rows(self, X, y, multi_output=True, y_numeric=True)
+        X, y = checked_rows(
+            self,
+            X,
+            y,
+            sensitive_features,
+            sample_weight,
+            multi_output=True,
+            y_numeric=True,
+        )
         weight = checked_weight(sample_weight, y)
         self._is_one_target = y.ndim == 1
         targets = y.reshape(len(y), -1).astype("float64")
@@ -140,8 +147,5 @@ class GroupRegressor(MultiOutputMixin, RegressorMixin, GroupEstimator):
         Returns:
             A `GroupReport`.
         """
-        options = {"error": self.error, **options}
-        names = self.group_names_ or None
-        return group_report(
-            y, self.predict(X), sensitive_features, group_names=names, **options
-        )
+        predicted = self.predict(X)
+        return self._report(X, y, y, predicted, sensitive_features, options)
