@@ -160,11 +160,13 @@ def test_a_copy_on_write_map_keeps_its_changes(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
-def test_the_memory_of_a_training_on_400_mb_stays_bounded(tmp_path):
+@pytest.mark.parametrize("kind", ["memmap", "parquet"])
+def test_the_memory_of_a_training_on_400_mb_stays_bounded(kind, tmp_path):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
     script = pathlib.Path(__file__).parents[1] / "workers" / "train_from_disk.py"
-    done = subprocess.run(
-        [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, script, tmp_path, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     grown = float(done.stdout.split()[-1])
     assert grown < 150, f"{grown} MB"

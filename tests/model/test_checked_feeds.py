@@ -1,6 +1,8 @@
 """What `pack_inputs` refuses is refused however it is fed, before a weight has moved."""
 
 import functools
+import pathlib
+import tempfile
 import types
 
 import keras
@@ -85,6 +87,31 @@ class Batches(keras.utils.PyDataset):
         return (self.batches[index],)
 
 
+FOLDER = tempfile.TemporaryDirectory()
+
+
+def on_disk(arrays):
+    folder = pathlib.Path(tempfile.mkdtemp(dir=FOLDER.name))
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in arrays}
+
+
+def as_parquet(arrays):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table, columns = {}, {}
+    for name, array in arrays.items():
+        flat = array.reshape(ROWS, -1)
+        parts = [f"{name} {k}" for k in range(flat.shape[1])]
+        table.update(zip(parts, flat.T))
+        columns[WORDS.get(name, name)] = parts if len(parts) > 1 else parts[0]
+    path = pathlib.Path(tempfile.mkdtemp(dir=FOLDER.name)) / "rows.parquet"
+    parquet.write_table(pyarrow.table(table), path, row_group_size=BATCH)
+    options = {"columns": columns, "shuffle_rows": 0}
+    return alk.parquet_dataset(path, model_that_packs(), BATCH, **options)
+
+
 def as_loader(arrays):
     torch = pytest.importorskip("torch")
     rows = [{n: a[i] for n, a in arrays.items()} for i in range(ROWS)]
@@ -95,6 +122,7 @@ ARRAYS = {
     "a dict": lambda arrays: arrays,
     "arrays in order": lambda arrays: list(arrays.values()),
     "make_dataset": lambda arrays: alk.make_dataset(arrays, BATCH, shuffle=False),
+    "arrays on disk": on_disk,
 }
 STREAMS = {
     "a tf.data.Dataset": as_dataset,
@@ -102,6 +130,7 @@ STREAMS = {
     "a PyDataset with workers": lambda arrays: Batches(arrays, workers=2),
     "a generator": lambda arrays: ((batch,) for batch in batches_of(arrays)),
     "a torch DataLoader": as_loader,
+    "Parquet files": as_parquet,
 }
 
 
@@ -219,7 +248,7 @@ BAD = {
     "an unknown entry": (
         lambda arrays: {**arrays, "price": arrays["y_true"]},
         "`price` is not one of them|takes a dict with that many arrays|"
-        "each part once.*price",
+        "each part once.*price|The model has no Input `price`",
     ),
     "a missing entry": (
         lambda arrays: {n: a for n, a in arrays.items() if n != "limit"},
@@ -269,7 +298,8 @@ def test_fit_refuses_it_however_it_is_fed(bad, feed, model, good):
         "shape" not in message
     ):
         number = "a batch" if "torch" in feed else "batch 2"
-        assert f"In {number} of `fit`" in str(caught.value)
+        where = "row group 2 of" if "Parquet" in feed else f"{number} of `fit`"
+        assert f"In {where}" in str(caught.value)
 
 
 @pytest.mark.parametrize("feed", ["a dict", "a tf.data.Dataset", "a PyDataset"])
@@ -292,7 +322,10 @@ def test_so_do_single_batches(bad, method, model, good):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("feed", [f for f in STREAMS if "packed" not in f])
+NOT_NAMED = [f for f in STREAMS if "packed" not in f and "Parquet" not in f]
+
+
+@pytest.mark.parametrize("feed", NOT_NAMED)
 def test_targets_beside_the_dict_are_refused_in_every_stream(feed, model, good):
     skip_what_cannot_be(feed)
 

@@ -304,8 +304,18 @@ def test_weights_of_a_predictor_load_into_a_training_without_seeds(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX does not survive a fork")
-@pytest.mark.parametrize("callback", ["checkpoint", "own"])
-def test_killed_at_random_moments_it_ends_as_if_left_in_peace(callback, tmp_path):
+@pytest.mark.parametrize(
+    ("callback", "feed"),
+    [
+        ("checkpoint", "dataset"),
+        ("own", "dataset"),
+        ("own", "parquet"),
+        ("own", "balanced"),
+    ],
+)
+def test_killed_at_random_moments_it_ends_as_if_left_in_peace(callback, feed, tmp_path):
+    if feed in ("parquet", "balanced"):
+        pytest.importorskip("pyarrow")
     # `ModelCheckpoint` writes one file an epoch, whole or not at all, so any moment
     # will do. `BackupAndRestore` writes two: see docs/deployment.md.
     seed = np.random.SeedSequence().generate_state(1)[0] % 2**31
@@ -313,7 +323,7 @@ def test_killed_at_random_moments_it_ends_as_if_left_in_peace(callback, tmp_path
         sys.executable,
         WORKER,
         tmp_path,
-        "dataset",
+        feed,
         callback,
         "6",
         "2",

@@ -2,7 +2,8 @@
 
     python tests/workers/train_and_be_killed.py FOLDER FEED CALLBACK EPOCHS KILLS SEED
 
-FEED is `arrays` (unshuffled) or `dataset` (`make_dataset` with a seed), CALLBACK
+FEED is `arrays` (unshuffled), `dataset` (`make_dataset` with a seed), `parquet`, or
+`balanced` (`parquet_dataset`, with groups in balance), CALLBACK
 `checkpoint` (`ModelCheckpoint`, resumed by hand), `backup` (`BackupAndRestore`) or
 `own` (`CheckpointAndResume`).
 KILLS is how many times SIGKILL ends the second training, at moments drawn
@@ -51,6 +52,8 @@ def train(folder, feed, callback, epochs, begun):
     data, options = packed, {"batch_size": 16, "shuffle": False}
     if feed == "dataset":
         data, options = alk.make_dataset(packed, 16, seed=3), {}
+    elif feed in ("parquet", "balanced"):
+        data, options = from_files(folder, model, x, y, ids, feed == "balanced"), {}
 
     callbacks = [Log(folder / "epochs.jsonl", begun)]
     first = 0
@@ -76,6 +79,26 @@ def train(folder, feed, callback, epochs, begun):
     final = [keras.ops.convert_to_numpy(variable) for variable in variables]
     np.savez(folder / "part.npz", *final)
     os.replace(folder / "part.npz", folder / "final.npz")
+
+
+def from_files(folder, model, x, y, ids, is_balanced):
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / "rows.parquet"
+    if not path.exists():  # before the first epoch, when nobody kills
+        table = pyarrow.table({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y, "g": ids})
+        pyarrow.parquet.write_table(table, path, row_group_size=20)
+    columns = {"x": ["a", "b", "c"], "y": "y", "group_ids": "g"}
+    return alk.parquet_dataset(
+        path,
+        model,
+        16,
+        columns=columns,
+        shuffle_rows=60,
+        balance_groups=is_balanced,
+        seed=3,
+    )
 
 
 class Log(keras.callbacks.Callback):

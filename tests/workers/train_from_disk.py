@@ -1,5 +1,11 @@
-"""Trains on 400 MB of rows on disk, and prints by how many MB its memory grew at most."""
+"""Trains on 400 MB of rows on disk, and prints by how many MB its memory grew at most.
 
+    python tests/workers/train_from_disk.py FOLDER KIND
+
+KIND is `memmap` or `parquet`.
+"""
+
+import gc
 import pathlib
 import sys
 import threading
@@ -18,13 +24,35 @@ def resident_mb():
     return pages * 4096 / 2**20
 
 
-def main(folder):
-    path = pathlib.Path(folder) / "x.npy"
+def write_memmap(path):
     shape = (ROWS, FEATURES)
     x = np.lib.format.open_memmap(path, mode="w+", dtype="float32", shape=shape)
     for first in range(0, ROWS, 10_000):
         x[first : first + 10_000] = first % 7
-    del x
+
+
+def write_parquet(path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = np.arange(5_000)
+    writer = None
+    for first in range(0, ROWS, len(rows)):
+        values = np.full(len(rows), first % 7, "float32")
+        columns = {str(k): values for k in range(FEATURES)}
+        table = pyarrow.table({**columns, "y": 0 * values, "group": rows % 2})
+        if writer is None:
+            # As they are, so that the file is as large as the rows.
+            options = {"compression": "none", "use_dictionary": False}
+            writer = pyarrow.parquet.ParquetWriter(path, table.schema, **options)
+        writer.write_table(table)
+    writer.close()
+
+
+def main(folder, kind):
+    path = pathlib.Path(folder) / "rows"
+    {"memmap": write_memmap, "parquet": write_parquet}[kind](path)
+    assert path.stat().st_size > ROWS * FEATURES * 4
     inputs = keras.Input((FEATURES,), name="x")
     predictor = keras.Model(inputs, keras.layers.Dense(1)(inputs))
     model = alk.build_training_model(predictor, ["mse", alk.losses.GroupGap(2)])
@@ -35,6 +63,7 @@ def main(folder):
     model.fit(few, batch_size=BATCH, verbose=0)
     model.evaluate(few, batch_size=BATCH, verbose=0)
 
+    gc.collect()
     before, most, is_done = resident_mb(), [0.0], threading.Event()
 
     def watch():
@@ -44,14 +73,20 @@ def main(folder):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    mapped = np.load(path, mmap_mode="r")
-    packed = alk.pack_inputs(model, mapped, y, group_ids=ids)
-    model.fit(packed, batch_size=BATCH, verbose=0)
-    model.evaluate(packed, batch_size=BATCH, verbose=0)
+    if kind == "memmap":
+        mapped = np.load(path, mmap_mode="r")
+        data, size = alk.pack_inputs(model, mapped, y, group_ids=ids), BATCH
+    else:
+        x = [str(k) for k in range(FEATURES)]
+        columns = {"x": x, "y": "y", "group_ids": "group"}
+        data = alk.parquet_dataset(path, model, BATCH, columns=columns, shuffle_rows=10_000)
+        size = None
+    model.fit(data, batch_size=size, verbose=0)
+    model.evaluate(data, batch_size=size, verbose=0)
     is_done.set()
     watcher.join()
     print(round(most[0] - before, 1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
