@@ -64,10 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="command")
     show = commands.add_parser(
         "demo",
-        help="train on real data, compare the groups' errors, export the predictor",
+        help="train on two tasks, compare errors, export a predictor",
         description=(
-            "Trains a plain fit and one with a group-gap term on scikit-learn's "
-            "breast-cancer data, and compares them on held-out rows. Under a minute."
+            "Trains with and without weights on noisy rows, and with and without terms "
+            "by group on scikit-learn's digits; compares on held-out rows. Under a "
+            "minute."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -85,12 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seed",
         type=int,
         default=demo.SEED,
-        help="seed of the split, the initial weights and the shuffling",
+        help="seed of the data, the initial weights and the shuffling",
     )
     show.add_argument(
         "--loss-weight",
         type=float,
         default=demo.LOSS_WEIGHT,
-        help="factor of the squared gap in the loss",
+        help="factor of the gap in the loss of `GroupGap`",
     )
     return parser

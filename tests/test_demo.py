@@ -2,22 +2,27 @@
 
 import contextlib
 import io
+import os
 import re
 import runpy
 import subprocess
 import sys
+import sysconfig
+import time
+from pathlib import Path
 
 import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer
-from sklearn.metrics import mean_squared_error
+from sklearn.datasets import load_digits
+from sklearn.metrics import recall_score
 
 from addloss_kit import __version__, cli, demo, group_report
-from addloss_kit.demo import run
+from addloss_kit.demo import noisy_rows, rare_group, run
 
 EPOCHS = 3
+COMMAND = Path(run.__file__).parents[1] / "bin" / "addloss-kit"
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +30,9 @@ def finished(tmp_path_factory):
     """One short run of the command: `(exit status, output folder, what it printed)`."""
     folder = tmp_path_factory.mktemp("demo") / "made" / "by the demo"
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(run, "CURVE_WEIGHTS", (1.0,))  # each is one training more
+    with contextlib.redirect_stdout(printed):
         status = cli.main(["demo", "--output", str(folder), "--epochs", str(EPOCHS)])
     return status, folder, printed.getvalue()
-
-
-def printed_row(text, name):
-    """The first two numbers (before and after) of a row of the comparison."""
-    line = re.search(rf"^{name} +(\S+) +(\S+)", text, re.MULTILINE)
-    return float(line.group(1)), float(line.group(2))
 
 
 def test_a_fresh_process_without_the_kit_predicts_the_same(finished):
@@ -43,32 +41,50 @@ def test_a_fresh_process_without_the_kit_predicts_the_same(finished):
     assert "predicts\nthe same (largest difference" in printed
 
 
-def test_the_printed_errors_are_those_of_the_exported_predictor(finished):
+def test_the_certificate_is_about_the_exported_predictor(finished):
     _, folder, printed = finished
-    _, test = run.load_rows(run.SEED)
+    _, test = rare_group.load_rows(run.SEED)
     predictor = keras.saving.load_model(folder / "predictor.keras")
-    y_pred = predictor.predict(test.x, verbose=0)[:, 0]
-    for k, name in enumerate(run.GROUP_NAMES):
-        rows = test.group_ids == k
-        expected = mean_squared_error(test.y[rows], y_pred[rows])
-        # Printed with four digits.
-        assert printed_row(printed, name)[1] == pytest.approx(expected, rel=1e-3)
-    expected = mean_squared_error(test.y, y_pred)
-    assert printed_row(printed, "overall")[1] == pytest.approx(expected, rel=1e-3)
+    digits = predictor.predict(test.x, verbose=0).argmax(axis=1)
+    recalls = recall_score(test.digits, digits, average=None)
+    estimate = re.search(r"\((\S+) on 899 rows", printed).group(1)
+    # Printed with four digits.
+    assert float(estimate) == pytest.approx(1 - recalls.min(), rel=1e-3)
 
 
-def test_the_printed_gap_is_the_difference_of_the_printed_errors(finished):
+def test_weights_bring_the_fit_nearer_to_the_truth():
+    comparison = noisy_rows.compare_weights(run.EPOCHS, seed=100)
+    assert set(comparison.verdicts.values()) == {"better"}
+    assert (comparison.after.means < 0.5 * comparison.before.means).all()
+
+
+def test_a_change_is_the_paired_mean_with_its_interval():
+    random = np.random.default_rng(0)
+    digits = np.repeat(np.arange(10), 20)
+    before, after = random.normal(size=(2, 200))
+    reports = [
+        group_report(np.zeros(200), residuals, digits) for residuals in (before, after)
+    ]
+    changes = rare_group.changes(*reports)
+    difference = after**2 - before**2
+    rows = {
+        "digit 8": digits == 8,
+        "other digits": digits != 8,
+        "all": digits >= 0,
+    }
+    assert list(changes) == list(rows)
+    for part, is_counted in rows.items():
+        counted = difference[is_counted]
+        assert changes[part].value == pytest.approx(counted.mean())
+        margin = 1.96 * np.sqrt(counted.var(ddof=1) / counted.size)
+        assert changes[part].margin == pytest.approx(margin)
+
+
+def test_the_table_holds_every_change(finished):
     _, _, printed = finished
-    benign, malignant = (printed_row(printed, name) for name in run.GROUP_NAMES)
-    gap = printed_row(printed, "gap")
-    # Three printed numbers, each rounded to four digits.
-    assert gap == pytest.approx(np.abs(np.subtract(malignant, benign)), abs=3e-3)
-
-
-def test_both_trainings_and_the_curve_show_a_bar_to_the_end(finished):
-    _, _, printed = finished
-    assert printed.count(f"{EPOCHS}/{EPOCHS}") == 2
-    assert "2/2" in printed
+    for label in (rare_group.GAP, rare_group.WORST, rare_group.BOUNDED):
+        line = re.search(rf"^{label} .*±.*$", printed, re.MULTILINE).group()
+        assert len(re.findall(r"[+-]\d\.\d{3} ± \d\.\d{3}", line)) == 3
 
 
 def test_the_picture_is_large_and_not_blank(finished):
@@ -85,48 +101,79 @@ def test_nothing_but_the_picture_and_the_predictor_is_written(finished):
     assert sorted(p.name for p in folder.iterdir()) == ["demo.png", "predictor.keras"]
 
 
-def test_the_rows_are_those_of_the_data_set_split_with_equal_shares():
-    frame = load_breast_cancer(as_frame=True).frame
-    train, test = run.load_rows(seed=0)
-    features = [name for name in frame.columns if name.startswith("mean ")]
-    expected = frame.sort_values(features)
-    x = np.concatenate([train.x, test.x])
-    order = np.lexsort(x.T[::-1])
-    np.testing.assert_array_equal(x[order], expected[features].to_numpy("float32"))
-    ids = np.concatenate([train.group_ids, test.group_ids])[order]
-    np.testing.assert_array_equal(ids == 1, expected["target"].to_numpy() == 0)
-    y = np.concatenate([train.y, test.y])[order]
-    assert np.corrcoef(y, expected["worst compactness"])[0, 1] == pytest.approx(1.0)
-    assert train.y.mean() == pytest.approx(0.0, abs=1e-12)
-    assert train.y.std() == pytest.approx(1.0)
-    assert train.group_ids.mean() == pytest.approx(test.group_ids.mean(), abs=0.005)
+def test_the_digits_are_split_in_halves_and_the_rare_one_is_rare_in_training_only():
+    data = load_digits()
+    train, test = rare_group.load_rows(seed=0)
+    of_all, held_out = np.bincount(data.target), np.bincount(test.digits)
+    np.testing.assert_allclose(held_out, of_all / 2, atol=1)
+    expected = of_all - held_out
+    expected[rare_group.RARE_DIGIT] = rare_group.RARE_ROWS
+    np.testing.assert_array_equal(np.bincount(train.digits), expected)
+    known = {row.tobytes(): digit for row, digit in zip(data.data, data.target)}
+    for rows in (train, test):
+        pixels = (16 * rows.x).astype("float64")
+        assert [known[row.tobytes()] for row in pixels] == rows.digits.tolist()
+    # No row is in both halves, but for equal pictures in the data.
+    shared = {row.tobytes() for row in train.x} & {row.tobytes() for row in test.x}
+    assert len(shared) <= len(data.data) - len(np.unique(data.data, axis=0))
 
 
-def compared(before, after):
-    """The comparison of two predictions with these squared errors by group."""
-    ids = [0, 0, 1, 1]
+def compared(after):
+    """What the demo says of these squared errors, from 0.1 and 0.4, by group."""
+    ids = np.repeat([0, 1], 50)
+    noise = np.tile([0.99, 1.01], 50)
     reports = [
-        group_report([0.0] * 4, np.repeat(np.sqrt(errors), 2), ids, group_names="ab")
-        for errors in (before, after)
+        group_report(
+            np.zeros(100),
+            np.sqrt(np.repeat(errors, 50)) * noise,
+            ids,
+            group_names=["digit 0", "digit 1"],
+        )
+        for errors in ((0.1, 0.4), after)
     ]
-    return reports[1].compare(reports[0])
+    return run.whose_change(*reports)
 
 
 @pytest.mark.parametrize(
     "after, words",
     [
-        ((0.1, 0.3), "at no cost"),
-        ((0.05, 0.3), "at no cost"),
-        ((0.2, 0.4), "only by hurting the better-off group"),
-        ((0.3, 0.5), "only by hurting the better-off group"),
-        ((0.4, 0.3), "So 75% of it came from hurting the better-off group"),
-        ((0.15, 0.25), "So 75% of it came from helping the worse-off group"),
-        ((0.1, 0.4), "did not close"),
-        ((0.1, 0.6), "did not close"),
+        ((0.1, 0.3), "better: 1; clearly worse: none."),
+        ((0.05, 0.3), "better: 0, 1; clearly worse: none."),
+        ((0.2, 0.4), "better: none; clearly worse: 0. Levelling down."),
+        ((0.2, 0.3), "better: 1; clearly worse: 0."),
+        ((0.1, 0.4), "better: none; clearly worse: none."),
     ],
 )
-def test_the_demo_says_at_whose_cost_the_gap_closed(after, words):
-    assert words in run.whose_change(compared((0.1, 0.4), after))
+def test_the_demo_says_whose_error_changed(after, words):
+    assert compared(after).endswith(words)
+
+
+def test_the_version_needs_no_tensorflow_and_little_time():
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        answer = subprocess.run(
+            [sys.executable, COMMAND, "--version"], capture_output=True, text=True
+        )
+        times.append(time.perf_counter() - begin)
+        assert (answer.stdout.strip(), answer.stderr) == (__version__, "")
+    assert min(times) < 0.5
+
+
+def test_the_installed_command_logs_nothing_of_tensorflow(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    code = "import runpy, sys; start = runpy.run_path(sys.argv[1])['start']; start()"
+    script = [sys.executable, "-c", code, str(COMMAND)]
+    answer = subprocess.run(
+        script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True
+    )
+    assert answer.stderr == ""
+
+
+def test_the_command_is_installed():
+    installed = Path(sysconfig.get_path("scripts"), "addloss-kit")
+    answer = subprocess.run([installed, "--version"], capture_output=True, text=True)
+    assert answer.stdout.strip() == __version__
 
 
 def test_the_fresh_process_cannot_import_the_kit():

@@ -1,4 +1,4 @@
-"""The demo: the kit on real data, in one command."""
+"""The demo: the kit on two tasks, in one command."""
 
 from addloss_kit.demo.run import EPOCHS as EPOCHS
 from addloss_kit.demo.run import LOSS_WEIGHT as LOSS_WEIGHT

@@ -1,84 +1,105 @@
-"""The plot of the demo: each group's error, and what a smaller gap costs."""
+"""The picture of the demo: three panels, each with its 95 % intervals."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from addloss_kit.reports import GroupComparison, TradeoffCurve
+from addloss_kit.demo.noisy_rows import OUTPUTS
+from addloss_kit.demo.rare_group import PLAIN, RARE_DIGIT, WORST, Change
+from addloss_kit.reports import GroupComparison, GroupReport
+from addloss_kit.reports.comparison import ErrorsByGroup
 
 # Distinguishable for colour-blind readers, and in print.
 _BEFORE, _AFTER = "#9aa5b1", "#0b6e99"
+_BY_PART = ("#d1495b", _AFTER, "#333333")
+_WHISKERS = {"ecolor": "#333333", "elinewidth": 1, "capsize": 3}
 
 
 def write_figure(
     path: pathlib.Path,
-    comparison: GroupComparison,
-    curve: TradeoffCurve,
-    target: str,
-    loss_weight: float,
+    weights: GroupComparison,
+    changes: dict[str, dict[str, Change]],
+    reports: dict[str, GroupReport],
 ) -> None:
-    """Plot both fits' errors by group, and the trade-off curve next to them.
+    """Plot both parts of the demo.
 
     Args:
         path: The PNG to write.
-        comparison: The two fits on the held-out samples.
-        curve: Starting from the plain fit.
-        target: What is predicted, for the title.
-        loss_weight: Factor of the squared gap, for the legend.
+        weights: Weighted against plain RMSE.
+        changes: By term, then by part of the rows.
+        reports: By term, of the held-out rows.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_errors(left, comparison, f"MSE + {loss_weight:g} × gap²")
-    curve.plot(right)
-    right.set_xlabel("overall MSE on held-out samples (squared standard deviations)")
-    right.set_ylabel("gap between the groups' MSE")
-    right.set_title("What a smaller gap costs, by weight of gap²", loc="left")
-    gaps = (comparison.before.gap.value, comparison.after.gap.value)
-    heading = comparison.before.heading
-    totals = [r.overall[heading][0] for r in (comparison.before, comparison.after)]
-    figure.suptitle(
-        f"Predicting {target}: the gap between the groups {_change(*gaps)}, "
-        f"the overall error {_change(*totals)}",
-        fontsize=13,
+    figure = Figure(figsize=(15, 4.8), layout="constrained")
+    first, second, third = figure.subplots(1, 3, width_ratios=(2, 3, 4))
+    _draw_bars(
+        first,
+        {"RMSE": weights.before, "weighted RMSE": weights.after},
+        OUTPUTS,
+        "Noisy rows: distance from the truth",
+        "mean squared distance",
     )
+    _draw_changes(second, changes)
+    _draw_bars(
+        third,
+        {label: reports[label] for label in (PLAIN, WORST)},
+        [str(k) for k in range(10)],
+        f"Digits, {RARE_DIGIT} rare in training: held-out error",
+        "cross-entropy",
+    )
+    for axes in (first, second, third):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="x", length=0)
+    figure.supxlabel("Held-out rows; whiskers: 95 % intervals", fontsize=10)
     figure.savefig(path, dpi=150)
 
 
-def _draw_errors(axes: Any, comparison: GroupComparison, after_label: str) -> None:
-    reports = {"plain MSE": comparison.before, after_label: comparison.after}
-    counts = [*comparison.before.n, comparison.before.n.sum()]
-    names = [*comparison.group_names, "all"]
+def _draw_bars(
+    axes: Any,
+    reports: Mapping[str, ErrorsByGroup],
+    names: list[str] | tuple[str, ...],
+    title: str,
+    unit: str,
+) -> None:
     places = np.arange(len(names))
     for i, (label, report) in enumerate(reports.items()):
-        overall, overall_noise = report.overall[report.heading]
-        bars = axes.bar(
+        axes.bar(
             places + (i - 0.5) * 0.38,
-            [*report.means, overall],
+            report.means,
             0.36,
-            yerr=[*report.standard_errors, overall_noise],
-            error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 3},
+            yerr=1.96 * report.standard_errors,
+            error_kw=_WHISKERS,
             color=(_BEFORE, _AFTER)[i],
-            label=f"{label}: gap {report.gap.value:.2f}",
+            label=label,
         )
-        axes.bar_label(
-            bars,
-            [f"{value:.2f}" for value in (*report.means, overall)],
-            label_type="center",
-            color=("black", "white")[i],
-        )
-    axes.set_xticks(places, [f"{n}\n({c:.0f} samples)" for n, c in zip(names, counts)])
-    axes.set_ylabel("MSE on held-out samples (squared standard deviations)")
-    axes.set_title("Error of each group (whiskers: ± one standard error)", loc="left")
-    axes.legend(frameon=False, loc="upper left")
-    axes.margins(y=0.18)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="x", length=0)
+    axes.set_xticks(places, names)
+    axes.set_ylabel(unit)
+    axes.set_ylim(bottom=0)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.legend(frameon=False)
 
 
-def _change(before: float, after: float) -> str:
-    return f"{'rises' if after > before else 'falls'} by {abs(after / before - 1.0):.0%}"
+def _draw_changes(axes: Any, changes: dict[str, dict[str, Change]]) -> None:
+    places = np.arange(len(changes))
+    for i, part in enumerate(next(iter(changes.values()))):
+        of_part = [by_part[part] for by_part in changes.values()]
+        axes.errorbar(
+            places + (i - 1) * 0.2,
+            [change.value for change in of_part],
+            yerr=[change.margin for change in of_part],
+            fmt="o",
+            capsize=3,
+            color=_BY_PART[i],
+            label=part,
+        )
+    axes.axhline(0, color="#333333", linewidth=0.8)
+    axes.set_xticks(places, list(changes), fontsize=9)
+    axes.margins(x=0.15)
+    axes.set_ylabel(f"cross-entropy, minus that of the {PLAIN} fit")
+    axes.set_title("Digits: change by each term", loc="left", fontsize=11)
+    axes.legend(frameon=False, loc="lower right")
