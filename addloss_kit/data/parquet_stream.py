@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.row_groups import Arrays, ShuffledGroups
 from addloss_kit.keras_internals.datasets import SameElements
 
+# Batches that are handed to TensorFlow at once.
+_STACKED = 32
+
 
 class ParquetDataset(SameElements):
     """Batches from Parquet files: what `parquet_dataset` makes.
+
+    Its `stacks` are the same batches, some at a time: `(batches, rows, …)`.
 
     Args:
         groups: The batches of any epoch.
@@ -24,26 +30,40 @@ class ParquetDataset(SameElements):
         # Told of what goes wrong while reading, as `tf.data` has errors of its own.
         self.check: Any = None
         self.groups = groups
+        first = groups.reader.read(groups.groups[0])
         signature = {
-            name: tf.TensorSpec((None, *array.shape[1:]), array.dtype)
-            for name, array in groups.reader.read(groups.groups[0]).items()
+            name: tf.TensorSpec((None, None, *array.shape[1:]), array.dtype)
+            for name, array in first.items()
         }
-        dataset = tf.data.Dataset.from_generator(self._batches, output_signature=signature)
+        self.stacks = tf.data.Dataset.from_generator(
+            self._stacks, output_signature=signature
+        )
         counted = tf.data.experimental.assert_cardinality(groups.steps)
-        super().__init__(dataset.apply(counted))
+        super().__init__(self.stacks.unbatch().apply(counted))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of this epoch, counted from 0."""
         self.epoch = int(epoch)
 
-    def _batches(self) -> Iterator[Arrays]:
+    def _stacks(self) -> Iterator[Arrays]:
+        """Some batches at a time: handing one to TensorFlow costs as much as a step."""
         try:
             epoch = self.epoch
+            stack: list[Arrays] = []
             for number, batch in enumerate(self.groups.batches(epoch), start=1):
-                if number == self.groups.steps:
-                    self.epoch = epoch + 1
-                yield batch
+                is_last = number == self.groups.steps
+                # The last batch may be short, and must not be drawn before its turn.
+                if stack and (is_last or len(stack) == _STACKED):
+                    yield _stacked(stack)
+                    stack = []
+                stack.append(batch)
+            self.epoch = epoch + 1
+            yield _stacked(stack)
         except Exception as error:
             if self.check is not None:
                 self.check.error = error
             raise
+
+
+def _stacked(batches: list[Arrays]) -> Arrays:
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}

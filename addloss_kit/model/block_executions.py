@@ -145,6 +145,13 @@ def _blocks(dataset: Any) -> Any:
     """The dataset in stacks of batches, with the number of rows of each batch."""
     import tensorflow as tf
 
+    def sized(stack: Mapping[str, Any]) -> dict[str, Any]:
+        shape = tf.shape(next(iter(stack.values())))
+        return {**stack, _ROWS: tf.fill(shape[:1], shape[1])}
+
+    if (stacks := getattr(dataset, "stacks", None)) is not None:
+        return stacks.map(sized).prefetch(1)
+
     @tf.autograph.experimental.do_not_convert
     def counted(*batch: Any) -> dict[str, Any]:
         named = dict(batch[0])

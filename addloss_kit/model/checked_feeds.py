@@ -55,6 +55,8 @@ def check_feed(
         check = BatchCheck(checker, method, model.loss is not None or method == "predict")
         if _is_parquet(x):
             x.check = check  # is told what goes wrong while reading
+            if x.groups.reader.checker.specs == checker.specs:
+                return x, check  # each row group is checked as it is read
         return check_stream(x, check), check
     return checker.check(checker.by_name(x, remedy), is_batch=is_batch), None
 
