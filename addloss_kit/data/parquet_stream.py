@@ -12,8 +12,10 @@ from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.row_groups import Arrays, ShuffledGroups
 from addloss_kit.keras_internals.datasets import SameElements
 
-# Batches that are handed to TensorFlow at once.
+# Batches that are handed to TensorFlow at once; fewer where they have so many bytes, of
+# which several copies are in memory.
 _STACKED = 32
+_STACK_BYTES = 8 << 20
 
 
 class ParquetDataset(SameElements):
@@ -53,7 +55,7 @@ class ParquetDataset(SameElements):
             for number, batch in enumerate(self.groups.batches(epoch), start=1):
                 is_last = number == self.groups.steps
                 # The last batch may be short, and must not be drawn before its turn.
-                if stack and (is_last or len(stack) == _STACKED):
+                if stack and (is_last or _is_full(stack)):
                     yield _stacked(stack)
                     stack = []
                 stack.append(batch)
@@ -63,6 +65,11 @@ class ParquetDataset(SameElements):
             if self.check is not None:
                 self.check.error = error
             raise
+
+
+def _is_full(batches: list[Arrays]) -> bool:
+    size = sum(array.nbytes for array in batches[0].values())
+    return len(batches) == _STACKED or (len(batches) + 1) * size > _STACK_BYTES
 
 
 def _stacked(batches: list[Arrays]) -> Arrays:

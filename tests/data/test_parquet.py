@@ -148,6 +148,25 @@ def test_a_bad_value_is_told_with_its_file_and_row_group(
         model.fit(read(write(tmp_path, table), model), verbose=0)
 
 
+def test_wide_batches_are_not_stacked_until_memory_is_full(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows, features = 4_000, 500  # a batch of 400 rows has 0.8 MB
+    table = {str(k): np.zeros(2 * rows, "float32") for k in range(features)}
+    names = list(table)
+    table["y"] = table["0"]
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(table), path, row_group_size=rows)
+    x = keras.Input((features,), name="x")
+    model = alk.build_training_model(keras.Model(x, keras.layers.Dense(1)(x)), "mse")
+    columns = {"x": names, "y": "y"}
+    data = alk.parquet_dataset(path, model, 400, columns=columns, shuffle_rows=rows)
+    stacks = [sum(np.asarray(a).nbytes for a in stack.values()) for stack in data.stacks]
+    assert sum(stacks) == 2 * rows * (features + 1) * 4
+    assert max(stacks) <= 8 << 20
+
+
 def test_without_pyarrow_it_says_what_to_install(table, tmp_path, monkeypatch):
     paths, model = write(tmp_path, table), build()
     original = builtins.__import__
