@@ -830,6 +830,35 @@ PARQUET = [
         "'group_ids': 'sex'}, group_names=['f', 'x'])", "ValueError",
         "In row group 0 of …parquet: ", "Pass all names, from `encode_groups`.",
     ),
+    BadInput(
+        "parquet-sizes",
+        "alk.parquet_dataset(parquet, grouped, 2, columns={'x': ['x0', 'x1'], 'y': 'y', "
+        "'group_ids': 'sex'}, group_names=['f', 'm'], balance_groups=True, "
+        "group_sizes={0: 1})", "ValueError",
+        "`group_sizes` must add up to the rows that this process reads.",
+        "Omit it, so that rows are counted.",
+    ),
+    BadInput(
+        "parquet-sizes-list",
+        "alk.parquet_dataset(parquet, grouped, 2, columns={'x': ['x0', 'x1'], 'y': 'y', "
+        "'group_ids': 'sex'}, group_names=['f', 'm'], balance_groups=True, "
+        "group_sizes=[1, 2])", "TypeError", "`group_sizes` must be a dict",
+        "Pass rows by id, such as `{0: 900, 1: 100}`.",
+    ),
+    BadInput(
+        "parquet-balance-column",
+        "alk.parquet_dataset(parquet, model, 2, columns={'x': ['x0', 'x1'], 'y': 'y'}, "
+        "balance_groups=True)", "ValueError",
+        "`balance_groups` needs the column of the ids.",
+        "Name the column that holds the group ids.",
+    ),
+    BadInput(
+        "parquet-undo-alone",
+        "alk.parquet_dataset(parquet, model, 2, columns={'x': ['x0', 'x1'], 'y': 'y'}, "
+        "undo_weights=True)", "ValueError",
+        "`undo_weights` and `group_sizes` need `balance_groups`.",
+        "Pass `balance_groups=True`, or omit them.",
+    ),
 ]  # fmt: skip
 
 MAKE = [
