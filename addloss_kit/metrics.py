@@ -210,6 +210,8 @@ class GroupGap(_GroupMetric):
 class BoundIsMet(_GroupMetric):
     """Whether the groups' mean errors over the epoch meet a bound: 1 or 0.
 
+    A verdict on these rows, not on rows to come: for those, `GroupReport.certify`.
+
     Args:
         num_groups: Number of groups.
         bound: As in `losses.BoundedGroupLoss` or `losses.GroupGapConstraint`: a

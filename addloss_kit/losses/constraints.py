@@ -105,8 +105,9 @@ class BoundedGroupLoss(_Constraint):
 
     The history also has `<name>_multiplier_0`, … (with more than ten groups,
     `<name>_largest_multiplier`), and `<name>_is_met`, the fraction of the epoch's
-    steps at which the running means met the bounds. To check the epoch's exact
-    means, also in validation, add `metrics.BoundIsMet`.
+    steps at which the running means met the bounds: a verdict on the training rows.
+    To check the epoch's exact means, also in validation, add `metrics.BoundIsMet`;
+    what holds on rows to come, `GroupReport.certify` says.
 
     Raises:
         ValueError: If a bound is not positive, or there are not K of them.
@@ -224,8 +225,9 @@ class GroupGapConstraint(_Constraint):
     The history also has `<name>_multiplier_0`, … (with more than ten groups,
     `<name>_largest_multiplier`), `<name>_gap` (of the running means) and
     `<name>_is_met`, the fraction of the epoch's steps at which that gap met the
-    bound. To check the epoch's exact means, also in validation, add
-    `metrics.BoundIsMet`.
+    bound: a verdict on the training rows. To check the epoch's exact means, also in
+    validation, add `metrics.BoundIsMet`; what holds on rows to come,
+    `GroupReport.certify` says.
 
     Raises:
         ValueError: If the bound is negative.
