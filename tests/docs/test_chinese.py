@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from pages import FENCE
 
 ROOT = Path(__file__).parents[2]
