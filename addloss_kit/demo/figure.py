@@ -102,4 +102,4 @@ def _draw_changes(axes: Any, changes: dict[str, dict[str, Change]]) -> None:
     axes.margins(x=0.15)
     axes.set_ylabel(f"cross-entropy, minus that of the {PLAIN} fit")
     axes.set_title("Digits: change by each term", loc="left", fontsize=11)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="best")
