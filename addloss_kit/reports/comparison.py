@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -9,7 +10,14 @@ import numpy as np
 from addloss_kit._checks import check_one_of, received
 from addloss_kit.reports import tables
 from addloss_kit.reports.certificate import Certificate, certify_increase, check_certified
-from addloss_kit.reports.intervals import Estimate, critical_value, weighted_means
+from addloss_kit.reports.gap_change import GapChange, change_of_gap
+from addloss_kit.reports.intervals import (
+    Estimate,
+    critical_value,
+    simultaneous_p,
+    weighted_means,
+)
+from addloss_kit.reports.page import Shown
 from addloss_kit.reports.plots import plot_change
 
 Verdict: TypeAlias = Literal["better", "worse", "no clear change"]
@@ -45,7 +53,7 @@ class ErrorsByGroup(Protocol):
         """Largest mean error minus the smallest."""
 
 
-class GroupComparison:
+class GroupComparison(Shown):
     """What changed from one report to another, group by group.
 
     If both reports cover the same rows, the comparison is paired, which is far less
@@ -62,6 +70,9 @@ class GroupComparison:
         group_names: Names by id.
         change: Mean error of each group after minus before; negative is better.
         standard_errors: Standard errors of the changes.
+        p_values: Of each change, two-sided, corrected for the number of groups (Šidák);
+            NaN without a standard error. Below 1 − `confidence` where the verdict is
+            better or worse.
         verdicts: By group, `"better"`, `"worse"` or `"no clear change"`.
         is_paired: Whether both reports cover the same rows.
         is_levelling_down: See above.
@@ -69,6 +80,8 @@ class GroupComparison:
     Raises:
         ValueError: If errors or groups differ.
     """
+
+    title = "Change of the error by group"
 
     def __init__(self, before: ErrorsByGroup, after: ErrorsByGroup) -> None:
         for what in ("error_name", "group_names"):
@@ -97,10 +110,36 @@ class GroupComparison:
             self.standard_errors = np.hypot(after.standard_errors, before.standard_errors)
         # A group without a standard error is not compared.
         compared = int((~np.isnan(self.standard_errors)).sum())
+        self.p_values = simultaneous_p(self.change, self.standard_errors, compared)
         margin = critical_value(after.confidence, compared) * self.standard_errors
+        self._margin = margin
         # NaN compares false: without a standard error, no change is clear.
         self._is_better = self.change < -margin
         self._is_worse = self.change > margin
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of each group's change, jointly over all groups."""
+        return self.change - self._margin, self.change + self._margin
+
+    @cached_property
+    def gap_change(self) -> GapChange:
+        """The gap after minus the gap before, with its interval and p-value.
+
+        Paired if both reports cover the same rows. Exact where it is clear which groups
+        have the largest and the smallest error, conservative near ties.
+        """
+        has_both = ~np.isnan(self.before.means + self.after.means)
+        old, new = self.before.standard_errors**2, self.after.standard_errors**2
+        # Of two means of the same rows: from the variance of their difference.
+        shared = 0.5 * (old + new - self.standard_errors**2) if self.is_paired else 0 * old
+        return change_of_gap(
+            self.before.means[has_both],
+            self.after.means[has_both],
+            old[has_both],
+            new[has_both],
+            shared[has_both],
+            self.after.confidence,
+        )
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -159,12 +198,16 @@ class GroupComparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
         before, after = self.before, self.after
+        low, high = self.interval()
         groups = {
             name: {
                 "before": float(before.means[k]),
                 "after": float(after.means[k]),
                 "change": float(self.change[k]),
                 "change standard error": float(self.standard_errors[k]),
+                "low": float(low[k]),
+                "high": float(high[k]),
+                "p_value": float(self.p_values[k]),
                 "verdict": verdict,
             }
             for k, (name, verdict) in enumerate(self.verdicts.items())
@@ -176,7 +219,8 @@ class GroupComparison:
                 "before": before.overall[before.heading][0],
                 "after": after.overall[after.heading][0],
             },
-            "gap": {"before": before.gap.value, "after": after.gap.value},
+            "gap": {"before": before.gap.value, "after": after.gap.value}
+            | {f"change {k}": v for k, v in self.gap_change._asdict().items()},
             "is_paired": self.is_paired,
             "is_levelling_down": self.is_levelling_down,
         }
@@ -195,7 +239,7 @@ class GroupComparison:
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         heading = self.after.heading
-        header = ["group", f"{heading} before", "after", "change", "verdict"]
+        header = ["group", f"{heading} before", "after", "change", "p", "verdict"]
         names = list(enumerate(self.verdicts.items()))
         if len(names) > tables.MAX_ROWS:
             # The groups that changed most.
@@ -208,22 +252,51 @@ class GroupComparison:
                 tables.number(self.before.means[k]),
                 tables.number(self.after.means[k]),
                 tables.plus_minus(self.change[k], self.standard_errors[k]),
+                tables.p_value(self.p_values[k]),
                 verdict,
             ]
             for k, (name, verdict) in names
         ]
         if len(self.group_names) > len(rows):
             more = len(self.group_names) - len(rows)
-            rows.append([f"… {more} that changed less"] + [""] * 4)
-        for name, old, new in (
-            ("overall", self.before.overall[heading][0], self.after.overall[heading][0]),
-            ("gap", self.before.gap.value, self.after.gap.value),
-        ):
-            rows.append([name, *map(tables.number, (old, new, new - old)), ""])
+            rows.append([f"… {more} that changed less"] + [""] * 5)
+        old, new = self.before.overall[heading][0], self.after.overall[heading][0]
+        rows.append(["overall", *map(tables.number, (old, new, new - old)), "", ""])
+        old, new, change = self.before.gap.value, self.after.gap.value, self.gap_change
+        p = tables.p_value(change.p_value)
+        rows.append(["gap", *map(tables.number, (old, new, change.value)), p, ""])
         return header, rows
 
+    def _who_pays(self) -> str:
+        """One sentence: who gains, who loses, what is noise."""
+        names = np.array(self.group_names, dtype=object)
+        rest = ~(self._is_better | self._is_worse)
+        if rest.all():
+            return "No group's change is beyond noise."
+        parts = [
+            f"{what}: {tables.listed(names[which].tolist())}"
+            for what, which in (
+                ("who gains", self._is_better),
+                ("who loses", self._is_worse),
+                ("within noise", rest),
+            )
+            if which.any()
+        ]
+        sentence = "; ".join(parts)
+        return f"{sentence[0].upper()}{sentence[1:]}."
+
+    def _gap_sentence(self) -> str:
+        gap = self.gap_change
+        low, high = map(tables.number, (gap.low, gap.high))
+        noise = "within" if not gap.p_value < 1.0 - self.after.confidence else "beyond"
+        return (
+            f"change of the gap: {tables.number(gap.value)} [{low}, {high}], {noise} noise"
+        )
+
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [self._who_pays()]
+        if not np.isnan(self.gap_change.value):
+            notes.append(self._gap_sentence())
         if self.is_levelling_down:
             notes.append(
                 "Levelling down: the gap closed, groups with smaller errors clearly got "
@@ -231,13 +304,7 @@ class GroupComparison:
             )
         kind = "paired rows" if self.is_paired else "two samples"
         notes.append(
-            f"± standard error of {kind}; better and worse are beyond noise at "
-            f"{100 * self.after.confidence:g} % over all groups"
+            f"± standard error of {kind}; p over all groups; better and worse are beyond "
+            f"noise at {100 * self.after.confidence:g} %"
         )
         return notes
-
-    def __repr__(self) -> str:
-        return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
-
-    def _repr_html_(self) -> str:
-        return tables.as_html(*self._table(), self._notes())

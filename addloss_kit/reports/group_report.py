@@ -26,6 +26,7 @@ from addloss_kit.reports.intervals import (
     range_interval,
     weighted_means,
 )
+from addloss_kit.reports.page import Shown
 from addloss_kit.reports.plots import plot_group_errors
 from addloss_kit.reports.rows import (
     as_array,
@@ -34,6 +35,9 @@ from addloss_kit.reports.rows import (
     check_finite_errors,
     row_errors,
 )
+
+# Where the normal approximation begins to hold.
+_FEW_ROWS = 30
 
 
 def group_report(
@@ -118,7 +122,7 @@ def group_report(
     return GroupReport(y_true, ids, names, weight, measures, error_name, float(confidence))
 
 
-class GroupReport:
+class GroupReport(Shown):
     """The result of `group_report`. Arrays are `(num_groups,)`, in id order.
 
     Attributes:
@@ -132,6 +136,8 @@ class GroupReport:
         rows_without_group: Number of rows with id -1.
         confidence: Confidence level of the intervals.
     """
+
+    title = "Error by group"
 
     def __init__(
         self,
@@ -193,9 +199,15 @@ class GroupReport:
         return dict(zip(self.group_names, self.means.tolist()))
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds of each group's mean, not simultaneous."""
+        """Lower and upper bounds of each group's mean, not simultaneous.
+
+        An error that is never negative has no bound below 0.
+        """
         margin = critical_value(self.confidence) * self.standard_errors
-        return self.means - margin, self.means + margin
+        low = self.means - margin
+        if self.row_errors.min() >= 0:
+            low = np.maximum(low, 0.0)
+        return low, self.means + margin
 
     @cached_property
     def gap(self) -> Estimate:
@@ -435,30 +447,23 @@ class GroupReport:
             notes.insert(3, f"{self.rows_without_group} rows without a group: overall only")
         absent = [n for n, w in zip(self.group_names, self.weight) if not w > 0]
         single = [n for n, count in zip(self.group_names, self.n) if count == 1]
-        if absent:
-            notes.append(f"without rows, so left out: {_listed(absent)}")
-        if single:
+        few = [n for n, count in zip(self.group_names, self.n) if 1 < count < _FEW_ROWS]
+        if few:
             notes.append(
-                f"of one row, so without a standard error, not compared: {_listed(single)}"
+                f"of fewer than {_FEW_ROWS} rows, so with intervals that may be too "
+                f"narrow: {tables.listed(few)}"
             )
+        if absent:
+            notes.append(f"without rows, so left out: {tables.listed(absent)}")
+        if single:
+            names = tables.listed(single)
+            notes.append(f"of one row, so without a standard error, not compared: {names}")
         return notes
-
-    def __repr__(self) -> str:
-        return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
-
-    def _repr_html_(self) -> str:
-        return tables.as_html(*self._table(), self._notes())
 
 
 def _shown(estimate: Estimate) -> str:
     value, low, high = map(tables.number, estimate)
     return f"{value} [{low}, {high}]"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[: tables.MAX_ROWS])
-    more = len(names) - tables.MAX_ROWS
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _flat(measures: Mapping[str, tuple[float, float]]) -> dict[str, float]:

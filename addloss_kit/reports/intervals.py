@@ -53,6 +53,15 @@ def critical_value(confidence: float, comparisons: int = 1) -> float:
     return NormalDist().inv_cdf((1.0 + each) / 2.0)
 
 
+def simultaneous_p(values: np.ndarray, errors: np.ndarray, comparisons: int) -> np.ndarray:
+    """Two-sided p-values of values other than 0, as `critical_value` corrects them."""
+    normal = NormalDist()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = np.abs(values) / errors
+    inside = np.array([2.0 * normal.cdf(r) - 1.0 if r == r else np.nan for r in reach])
+    return np.asarray(1.0 - inside ** max(comparisons, 1))
+
+
 def range_interval(
     means: np.ndarray, errors: np.ndarray, confidence: float
 ) -> tuple[float, float]:

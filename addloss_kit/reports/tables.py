@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 
 # More rows are unreadable; the middle is omitted, `to_dict()` has them all.
@@ -10,13 +11,33 @@ MAX_ROWS = 24
 
 
 def number(value: float) -> str:
-    """Four digits, without an exponent unless needed."""
+    """Four digits, without an exponent unless needed; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def plus_minus(value: float, standard_error: float) -> str:
-    """`value ± standard error`."""
+    """`value ± standard error`, or what there is of it."""
+    if math.isnan(value):
+        return "–"
+    if math.isnan(standard_error):
+        return number(value)
     return f"{number(value)} ± {standard_error:.2g}"
+
+
+def p_value(p: float) -> str:
+    """Two digits; what is below a thousandth only so."""
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names joined by commas; of very many, the first ones."""
+    shown = ", ".join(names[:MAX_ROWS])
+    more = len(names) - MAX_ROWS
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,6 +52,19 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cells
     ]
     return "\n".join(lines)
+
+
+def as_markdown(
+    header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
+    """A table of GitHub's Markdown, with `notes` as a list below."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    ruler = "|" + "---|" + "---:|" * (len(header) - 1)
+    below = [f"- {note}" for note in notes]
+    return "\n".join([line(header), ruler, *map(line, rows), "", *below, ""])
 
 
 def as_html(

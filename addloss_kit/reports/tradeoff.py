@@ -18,6 +18,7 @@ from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE
 from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports import tables
 from addloss_kit.reports.group_report import GroupReport, group_report
+from addloss_kit.reports.page import Shown
 from addloss_kit.reports.paired import Change, gap_change, is_within, relative_increase
 from addloss_kit.reports.plots import PlottedPoint, plot_tradeoff
 from addloss_kit.reports.trials import BuiltTrials, CompiledTrials, Plan, Trials
@@ -276,13 +277,15 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-class TradeoffCurve:
+class TradeoffCurve(Shown):
     """The result of `tradeoff_curve`.
 
     Attributes:
         points: `TradeoffPoint`s in the order of training, the start first.
         budget: As given.
     """
+
+    title = "What a smaller gap costs"
 
     def __init__(
         self, points: list[TradeoffPoint], build: Callable[[float], Any], budget: float
@@ -523,12 +526,6 @@ class TradeoffCurve:
                 "learning rate."
             )
         return warnings
-
-    def __repr__(self) -> str:
-        return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
-
-    def _repr_html_(self) -> str:
-        return tables.as_html(*self._table(), self._notes())
 
 
 def _percent(cost: Change) -> str:

@@ -1,0 +1,154 @@
+"""The interval and the p-value of the change of a gap between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from addloss_kit.reports.intervals import critical_value, range_interval
+
+# The share of the risk that is spent on leaving out groups that are clearly neither the
+# largest nor the smallest.
+_SELECTION = 0.1
+# Contrasts that are bounded jointly; with more, the two gaps are bounded one by one.
+_MAX_CONTRASTS = 10_000
+
+
+class GapChange(NamedTuple):
+    """The gap after minus the gap before, with its interval and p-value.
+
+    NaN where there is no gap; without a standard error of some group the interval is
+    infinite and the p-value NaN.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def change_of_gap(
+    before: np.ndarray,
+    after: np.ndarray,
+    variances_before: np.ndarray,
+    variances_after: np.ndarray,
+    covariances: np.ndarray,
+    confidence: float,
+) -> GapChange:
+    """The change of largest minus smallest mean, jointly over who may be these.
+
+    A gap is a maximum over pairs of groups, so its change is a maximum over the pairs after
+    of a minimum over the pairs before of linear contrasts. Those get simultaneous normal
+    intervals (Šidák) over the groups that may be the largest or the smallest: exact where
+    these are clear, conservative near ties.
+
+    Args:
+        before, after: Means `(num_groups,)`.
+        variances_before, variances_after: Their squared standard errors.
+        covariances: Of a group's two means; 0 for other rows.
+        confidence: Of the interval.
+    """
+    value = float(np.ptp(after) - np.ptp(before)) if len(after) > 1 else np.nan
+    if len(after) < 2:
+        return GapChange(value, np.nan, np.nan, np.nan)
+    if np.isnan(variances_before + variances_after).any():
+        return GapChange(value, -np.inf, np.inf, np.nan)
+    risk = 1.0 - confidence
+    # Four selections: the largest and the smallest, before and after.
+    level = 1.0 - _SELECTION * risk / 4.0
+    highest_b, lowest_b = _candidates(before, np.sqrt(variances_before), level)
+    highest_a, lowest_a = _candidates(after, np.sqrt(variances_after), level)
+    number = len(highest_a) * len(lowest_a) * len(highest_b) * len(lowest_b)
+    if number > _MAX_CONTRASTS:
+        return _one_by_one(
+            value, before, after, variances_before, variances_after, confidence
+        )
+    means, errors, count = _contrasts(
+        (after, variances_after, highest_a, lowest_a),
+        (before, variances_before, highest_b, lowest_b),
+        covariances,
+    )
+
+    def bound(margin: float) -> float:
+        return float((means + margin * errors).min(axis=1).max())
+
+    c = critical_value(1.0 - (1.0 - _SELECTION) * risk, count)
+    reach = _reach(bound, -1.0 if value > 0 else 1.0)
+    p = (1.0 - (2.0 * NormalDist().cdf(reach) - 1.0) ** count) / (1.0 - _SELECTION)
+    return GapChange(value, bound(-c), bound(c), min(1.0, p))
+
+
+def _candidates(
+    means: np.ndarray, errors: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The groups that may have the largest mean, and those that may have the smallest."""
+    margin = critical_value(level, len(means)) * errors
+    low, high = means - margin, means + margin
+    return np.flatnonzero(high >= low.max()), np.flatnonzero(low <= high.min())
+
+
+_Side = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _contrasts(
+    after: _Side, before: _Side, covariances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Means and standard errors of (pairs after) × (pairs before), and how many differ."""
+
+    def pairs(side: _Side) -> tuple[np.ndarray, np.ndarray]:
+        means, _, highest, lowest = side
+        high, low = (grid.ravel() for grid in np.meshgrid(highest, lowest, indexing="ij"))
+        signs = np.zeros((len(high), len(means)))
+        np.add.at(signs, (np.arange(len(high)), high), 1.0)
+        np.add.at(signs, (np.arange(len(high)), low), -1.0)
+        return signs @ means, signs
+
+    value_a, signs_a = pairs(after)
+    value_b, signs_b = pairs(before)
+    variance = (
+        ((signs_a**2) @ after[1])[:, None]
+        + ((signs_b**2) @ before[1])[None, :]
+        - 2.0 * (signs_a * covariances) @ signs_b.T
+    )
+    means = value_a[:, None] - value_b[None, :]
+    return means, np.sqrt(np.maximum(variance, 0.0)), means.size
+
+
+def _reach(bound: Callable[[float], float], sign: float) -> float:
+    """The largest number of standard errors at which the interval leaves out 0."""
+    low, high = 0.0, 40.0
+    if sign * bound(0.0) >= 0.0:
+        return 0.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if sign * bound(sign * middle) < 0.0 else (low, middle)
+    return low
+
+
+def _one_by_one(
+    value: float,
+    before: np.ndarray,
+    after: np.ndarray,
+    variances_before: np.ndarray,
+    variances_after: np.ndarray,
+    confidence: float,
+) -> GapChange:
+    """From an interval for each gap, which ignores that rows are paired."""
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        each = 1.0 - (1.0 - confidence) / 2.0
+        low_b, high_b = range_interval(before, np.sqrt(variances_before), each)
+        low_a, high_a = range_interval(after, np.sqrt(variances_after), each)
+        return low_a - high_b, high_a - low_b
+
+    low, high = bounds(confidence)
+    inside, outside = 1.0, 0.0  # risks at which 0 is left out, and is not
+    for _ in range(30):
+        middle = 0.5 * (inside + outside)
+        lower, upper = bounds(1.0 - middle)
+        is_left_out = lower > 0 or upper < 0
+        inside, outside = (middle, outside) if is_left_out else (inside, middle)
+    return GapChange(value, low, high, inside)
