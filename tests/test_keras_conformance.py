@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import addloss_kit as alk
+from addloss_kit.model.derivative import Derivative
 from addloss_kit.per_sample_error import PerSampleError
 
 GROUPS = every_term.NUM_GROUPS
@@ -31,6 +32,7 @@ def alone():
         if not isinstance(term, alk.losses.FunctionLoss)
     }
     named["function_loss"] = alk.losses.FunctionLoss(cubed_error)
+    named["derivative"] = Derivative([[0, 1], [0, 1]], 0, (2,))
     named["symbolic_loss"] = alk.losses.SymbolicLoss(name="symbolic")
     named["per_sample_error"] = PerSampleError(keras.losses.Huber(delta=0.3))
     named["error_metric"] = alk.metrics.GroupError(GROUPS, group_names=["a", "b", "c"])

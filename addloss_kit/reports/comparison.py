@@ -35,6 +35,10 @@ class ErrorsByGroup(Protocol):
     group_ids: np.ndarray
     row_weight: np.ndarray
     row_errors: np.ndarray
+    clusters: np.ndarray | None
+
+    def independent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Error and weight of each row, or of each cluster."""
 
     @property
     def heading(self) -> str:
@@ -96,7 +100,7 @@ class GroupComparison(Shown):
         self.change = after.means - before.means
         self.is_paired = all(
             np.array_equal(getattr(before, what), getattr(after, what))
-            for what in ("group_ids", "row_weight", "y_true")
+            for what in ("group_ids", "row_weight", "y_true", "clusters")
         )
         if self.is_paired:
             has_group = after.group_ids >= 0
@@ -105,6 +109,7 @@ class GroupComparison(Shown):
                 after.group_ids[has_group],
                 after.row_weight[has_group],
                 len(self.group_names),
+                None if after.clusters is None else after.clusters[has_group],
             )
         else:
             self.standard_errors = np.hypot(after.standard_errors, before.standard_errors)
@@ -189,8 +194,8 @@ class GroupComparison(Shown):
         return certify_increase(
             bound,
             confidence,
-            (self.before.row_errors, self.before.row_weight),
-            (self.after.row_errors, self.after.row_weight),
+            self.before.independent(),
+            self.after.independent(),
             self.is_paired,
             self.after.heading,
         )

@@ -21,6 +21,7 @@ from addloss_kit.reports.certificate import (
 from addloss_kit.reports.comparison import GroupComparison
 from addloss_kit.reports.intervals import (
     Estimate,
+    by_cluster,
     critical_value,
     largest_interval,
     range_interval,
@@ -30,6 +31,7 @@ from addloss_kit.reports.page import Shown
 from addloss_kit.reports.plots import plot_group_errors
 from addloss_kit.reports.rows import (
     as_array,
+    as_clusters,
     as_groups,
     as_weight,
     check_finite_errors,
@@ -50,6 +52,7 @@ def group_report(
     group_names: Sequence[Any] | None = None,
     error: ErrorLike = "squared_error",
     confidence: float = 0.95,
+    clusters: ArrayLike | None = None,
 ) -> GroupReport:
     r"""The error of each group, the gap between them, and whether it is beyond noise.
 
@@ -74,6 +77,10 @@ def group_report(
         error: Error of a sample: `"squared_error"`, `"absolute_error"`, any Keras
             loss, or a function `f(y_true, y_pred)` that returns one value per row.
         confidence: Confidence level of the intervals, in (0, 1).
+        clusters: `(rows,)` labels, such as the person that a row is of. Rows of one
+            cluster may depend on each other; standard errors, intervals and certificates
+            then count clusters instead of rows. Groups are taken as independent, which
+            is cautious if a cluster's errors are alike in several groups.
 
     Returns:
         A `GroupReport`. It prints as a table; see also `plot()`, `to_dict()`,
@@ -106,11 +113,21 @@ def group_report(
             )
         y_pred = y_pred.predict(x, verbose=0)
     check_same_index(
-        y_true=y_true, y_pred=y_pred, group_ids=group_ids, sample_weight=sample_weight
+        y_true=y_true,
+        y_pred=y_pred,
+        group_ids=group_ids,
+        sample_weight=sample_weight,
+        clusters=clusters,
     )
     y_true, y_pred = as_array("y_true", y_true), as_array("y_pred", y_pred)
     ids, names = as_groups(group_ids, group_names)
-    check_rows(y_true=y_true, y_pred=y_pred, group_ids=ids)
+    cluster_ids = None if clusters is None else as_clusters(clusters)
+    check_rows(
+        y_true=y_true,
+        y_pred=y_pred,
+        group_ids=ids,
+        **({} if cluster_ids is None else {"clusters": cluster_ids}),
+    )
     if not (ids >= 0).any():
         raise ValueError(
             "At least one row must have a group. Number the groups from 0, or give them "
@@ -119,7 +136,9 @@ def group_report(
     weight = as_weight(sample_weight, y_true)
     error_name, measures = row_errors(y_true, y_pred, error)
     check_finite_errors(measures, y_true, y_pred)
-    return GroupReport(y_true, ids, names, weight, measures, error_name, float(confidence))
+    return GroupReport(
+        y_true, ids, names, weight, measures, error_name, float(confidence), cluster_ids
+    )
 
 
 class GroupReport(Shown):
@@ -129,6 +148,8 @@ class GroupReport(Shown):
         group_names: Names by id.
         n: Number of rows with nonzero weight in each group.
         weight: Total weight of each group.
+        units: Number of clusters in each group; of rows, if there are no clusters.
+        clusters: Number of the cluster of each row, or `None`.
         measures: Pairs (means, standard errors) by heading (`"MSE"`, …; the
             requested error comes first); NaN for a group without weight.
         overall: The same pair by heading for all rows, including those without a
@@ -148,6 +169,7 @@ class GroupReport(Shown):
         row_errors: dict[str, np.ndarray],
         error_name: str,
         confidence: float,
+        clusters: np.ndarray | None = None,
     ) -> None:
         self.group_names = group_names
         self.error_name = error_name
@@ -155,26 +177,40 @@ class GroupReport(Shown):
         self.y_true = y_true
         self.group_ids = group_ids
         self.row_weight = weight
+        self.clusters = clusters
         # The requested error of each row, for paired comparisons.
         self.row_errors = next(iter(row_errors.values()))
         num_groups = len(group_names)
         has_group = group_ids >= 0
         ids, w = group_ids[has_group], weight[has_group]
+        of_group = None if clusters is None else clusters[has_group]
         self.rows_without_group = int((~has_group).sum())
         self.n = np.bincount(ids[w > 0], minlength=num_groups)
         self.weight = np.bincount(ids, w, minlength=num_groups)
+        self.units = self.n
+        if of_group is not None:
+            cells = np.unique(np.stack([ids, of_group])[:, w > 0], axis=1)
+            self.units = np.bincount(cells[0], minlength=num_groups)
         self.measures: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.overall: dict[str, tuple[float, float]] = {}
         everyone = np.zeros(len(weight), "int64")
         for heading, values in row_errors.items():
-            means, errors = weighted_means(values[has_group], ids, w, num_groups)
-            all_means, all_errors = weighted_means(values, everyone, weight, 1)
+            means, errors = weighted_means(values[has_group], ids, w, num_groups, of_group)
+            all_means, all_errors = weighted_means(values, everyone, weight, 1, clusters)
             self.measures[heading] = means, errors
             self.overall[heading] = float(all_means[0]), float(all_errors[0])
             if heading == "MSE":
                 self.measures["RMSE"] = _root(means, errors)
                 root, error = _root(all_means, all_errors)
                 self.overall["RMSE"] = float(root[0]), float(error[0])
+
+    def independent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Error and weight of each row, or of each cluster as a whole."""
+        if self.clusters is None:
+            return self.row_errors, self.row_weight
+        everyone = np.zeros(len(self.row_errors), "int64")
+        cells = by_cluster(self.row_errors, everyone, self.row_weight, self.clusters)
+        return cells[0], cells[2]
 
     # The requested error ---------------------------------------------------------
 
@@ -295,8 +331,8 @@ class GroupReport(Shown):
 
         Bounds are Student's t with Hall's correction for skewness, and need 30 rows of
         each group; of bounded errors (0 and 1, or `errors_within`), they are Hoeffding's
-        or Maurer and Pontil's, which need no assumption and any number of rows. Rows must
-        be independent.
+        or Maurer and Pontil's, which need no assumption and any number of rows. Rows, or
+        clusters, must be independent.
 
         Args:
             bound: In the units of the error.
@@ -331,12 +367,20 @@ class GroupReport(Shown):
         check_one_of(("gap", "worst_error"), of=of)
         check_certified(bound, confidence)
         has_group = self.group_ids >= 0
-        parts = self.row_errors, self.group_ids, self.row_weight
+        parts = (
+            self.row_errors[has_group],
+            self.group_ids[has_group],
+            self.row_weight[has_group],
+        )
+        if self.clusters is not None:
+            if errors_within is None and np.isin(parts[0], (0.0, 1.0)).all():
+                errors_within = 0.0, 1.0  # a cluster's mean is neither
+            parts = by_cluster(*parts, self.clusters[has_group])
         return certify_groups(
             of,
             bound,
             confidence,
-            (parts[0][has_group], parts[1][has_group], parts[2][has_group]),
+            parts,
             self.group_names,
             self.heading,
             errors_within,
@@ -446,18 +490,22 @@ class GroupReport(Shown):
         if self.rows_without_group:
             notes.insert(3, f"{self.rows_without_group} rows without a group: overall only")
         absent = [n for n, w in zip(self.group_names, self.weight) if not w > 0]
-        single = [n for n, count in zip(self.group_names, self.n) if count == 1]
-        few = [n for n, count in zip(self.group_names, self.n) if 1 < count < _FEW_ROWS]
+        counted = list(zip(self.group_names, self.units))
+        single = [name for name, count in counted if count == 1]
+        few = [name for name, count in counted if 1 < count < _FEW_ROWS]
+        what = "row" if self.clusters is None else "cluster"
         if few:
             notes.append(
-                f"of fewer than {_FEW_ROWS} rows, so with intervals that may be too "
+                f"of fewer than {_FEW_ROWS} {what}s, so with intervals that may be too "
                 f"narrow: {tables.listed(few)}"
             )
         if absent:
             notes.append(f"without rows, so left out: {tables.listed(absent)}")
         if single:
             names = tables.listed(single)
-            notes.append(f"of one row, so without a standard error, not compared: {names}")
+            notes.append(
+                f"of one {what}, so without a standard error, not compared: {names}"
+            )
         return notes
 
 

@@ -27,13 +27,21 @@ class Estimate(NamedTuple):
 
 
 def weighted_means(
-    values: np.ndarray, ids: np.ndarray, weight: np.ndarray, num_groups: int
+    values: np.ndarray,
+    ids: np.ndarray,
+    weight: np.ndarray,
+    num_groups: int,
+    clusters: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean of each group and its standard error, both `(num_groups,)`.
 
     The standard error is that of a ratio of sums: √(Σw²(v−v̄)²·n/(n−1)) / Σw, which is
-    s/√n if all weights are equal. NaN without weight, and for a single row.
+    s/√n if all weights are equal. NaN without weight, and for a single row. With
+    `clusters`, numbers `(rows,)`, the sum is over the squares of the clusters' sums and n
+    their number (CR1, Liang and Zeger 1986).
     """
+    if clusters is not None:
+        values, ids, weight = by_cluster(values, ids, weight, clusters)
 
     def sums(x: np.ndarray) -> np.ndarray:
         return np.bincount(ids, x, minlength=num_groups)
@@ -45,6 +53,19 @@ def weighted_means(
         squares = sums((weight * (values - means[ids])) ** 2)
         errors = np.sqrt(squares * count / (count - 1.0)) / total
     return means, np.where(count > 1, errors, np.nan)
+
+
+def by_cluster(
+    values: np.ndarray, ids: np.ndarray, weight: np.ndarray, clusters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of a cluster in a group as one row: weighted mean, id, and total weight."""
+    pairs = np.stack([ids, clusters])
+    cells, which = np.unique(pairs, axis=1, return_inverse=True)
+    which = which.reshape(-1)  # NumPy 2.0 gives it another shape
+    total = np.bincount(which, weight)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = np.bincount(which, weight * values) / total
+    return np.where(total > 0, means, 0.0), cells[0], total
 
 
 def critical_value(confidence: float, comparisons: int = 1) -> float:

@@ -70,6 +70,25 @@ def as_groups(
     return ids, texts
 
 
+def as_clusters(clusters: ArrayLike) -> np.ndarray:
+    """Labels of any kind as numbers `(rows,)`."""
+    if ops.is_tensor(clusters):
+        clusters = ops.convert_to_numpy(clusters)
+    array = np.asarray(clusters)
+    array = array.reshape(-1) if array.size == len(array) else array
+    labels = array if array.dtype.kind in "iu" else array.astype(str)
+    missing = 0
+    if labels is not array:
+        missing = int(np.isin(labels, ["nan", "None", "NaT", "<NA>"]).sum())
+    if array.ndim != 1 or missing:
+        what = {"clusters.shape": array.shape, "missing": missing}
+        raise ValueError(
+            "`clusters` must have one label per row, none missing. Give rows that depend "
+            f"on no other a label of their own. {received(**what)}"
+        )
+    return np.unique(labels, return_inverse=True)[1].reshape(-1)
+
+
 def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray:
     """Weights `(rows,)` for the rows of `y_true`, 1 by default."""
     rows = y_true.shape[0]
