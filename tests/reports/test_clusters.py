@@ -11,6 +11,8 @@ def clustered(rng, people=40, each=6, spread=1.0):
     person = np.repeat(np.arange(people), each)
     ids = (np.arange(people) % 2)[person]
     error = spread * rng.normal(size=people)[person] + 0.3 * rng.normal(size=len(person))
+    # Some backends hand a function single precision.
+    error = error.astype("float32").astype("float64")
     return error, ids, person, rng.uniform(0.5, 2.0, size=len(person))
 
 
