@@ -219,13 +219,9 @@ def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[No
     a callback may feed other data meanwhile.
     """
     name = f"{kind}_function"
-    former, steps = getattr(model, name), model.steps_per_execution
+    former = getattr(model, name)
     if executions is not None:
         setattr(model, name, executions.as_keras_function())
-        if kind == "train":
-            model.steps_per_execution = 1  # Keras counts executions
-        # A pass over test data is one execution, so Keras makes one call at any number;
-        # and the training of the same `fit` may be Keras's own, which needs that number.
     elif getattr(former, "is_driven", False):
         setattr(model, name, None)
     else:
@@ -235,7 +231,6 @@ def driving(model: Any, kind: str, executions: Executions | None) -> Iterator[No
         yield
     finally:
         setattr(model, name, former)
-        model.steps_per_execution = steps
 
 
 @contextlib.contextmanager
@@ -243,7 +238,14 @@ def taking(model: Any, *steps: int | None) -> Iterator[None]:
     """Let Keras take just the steps that it is asked for, within the context.
 
     It rounds them up to whole executions: of an endless stream it would train on more
-    batches, and evaluate or predict more.
+    batches, and evaluate or predict more. Its functions have the number of steps per
+    execution in them, so another number takes other functions.
+
+    Args:
+        model: A `TrainingModel`.
+        *steps: What must be a whole number of executions; `None` for what need not. 1
+            where Keras drives our executions, which it counts as steps. (A pass over test
+            data is one, so there any number will do.)
     """
     former = model.steps_per_execution
     divisor = math.gcd(former, *(number for number in steps if number))

@@ -330,7 +330,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
             keeping_state(self),
             taking(
                 self,
-                given.get("steps_per_epoch") if training is None else None,
+                given.get("steps_per_epoch") if training is None else 1,
                 given.get("validation_steps") if validation is None else None,
             ),
             driving(self, "train", training),

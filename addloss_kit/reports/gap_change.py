@@ -66,7 +66,7 @@ def change_of_gap(
         return _one_by_one(
             value, before, after, variances_before, variances_after, confidence
         )
-    means, errors, count = _contrasts(
+    means, errors = _contrasts(
         (after, variances_after, highest_a, lowest_a),
         (before, variances_before, highest_b, lowest_b),
         covariances,
@@ -75,9 +75,9 @@ def change_of_gap(
     def bound(margin: float) -> float:
         return float((means + margin * errors).min(axis=1).max())
 
-    c = critical_value(1.0 - (1.0 - _SELECTION) * risk, count)
+    c = critical_value(1.0 - (1.0 - _SELECTION) * risk, number)
     reach = _reach(bound, -1.0 if value > 0 else 1.0)
-    p = (1.0 - (2.0 * NormalDist().cdf(reach) - 1.0) ** count) / (1.0 - _SELECTION)
+    p = (1.0 - (2.0 * NormalDist().cdf(reach) - 1.0) ** number) / (1.0 - _SELECTION)
     return GapChange(value, bound(-c), bound(c), min(1.0, p))
 
 
@@ -95,8 +95,8 @@ _Side = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _contrasts(
     after: _Side, before: _Side, covariances: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Means and standard errors of (pairs after) × (pairs before), and how many differ."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard errors of (pairs after) × (pairs before)."""
 
     def pairs(side: _Side) -> tuple[np.ndarray, np.ndarray]:
         means, _, highest, lowest = side
@@ -114,7 +114,7 @@ def _contrasts(
         - 2.0 * (signs_a * covariances) @ signs_b.T
     )
     means = value_a[:, None] - value_b[None, :]
-    return means, np.sqrt(np.maximum(variance, 0.0)), means.size
+    return means, np.sqrt(np.maximum(variance, 0.0))
 
 
 def _reach(bound: Callable[[float], float], sign: float) -> float:

@@ -93,6 +93,8 @@ class Shown:
         figure = Figure(figsize=(8, 4), layout="constrained")
         self.plot(figure.add_subplot())
         drawn = io.BytesIO()
+        # Matplotlib has types, but not for its canvases. No date: the same report, the
+        # same page.
         FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
         text = drawn.getvalue().decode("utf-8")
         return f"<figure>{text[text.index('<svg') :]}</figure>"

@@ -3,7 +3,7 @@
 Not imported by `import addloss_kit`: scikit-learn is an extra.
 """
 
-try:
+try:  # not used here: a missing package shall be told by our message
     import sklearn as _sklearn  # noqa: F401
 except ImportError as error:
     raise ImportError(

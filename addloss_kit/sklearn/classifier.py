@@ -56,6 +56,7 @@ class GroupClassifier(ClassifierMixin, GroupEstimator):
 
     activation = "softmax"
 
+    # Both estimators write it out: scikit-learn reads the parameters from the signature.
     def __init__(
         self,
         predictor: Any = None,

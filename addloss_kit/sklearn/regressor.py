@@ -56,6 +56,7 @@ class GroupRegressor(MultiOutputMixin, RegressorMixin, GroupEstimator):
         ((200,), ['f', 'm'])
     """
 
+    # Both estimators write it out: scikit-learn reads the parameters from the signature.
     def __init__(
         self,
         predictor: Any = None,

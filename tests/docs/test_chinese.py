@@ -26,10 +26,9 @@ def test_a_chinese_page_has_the_code_of_the_english_one(page):
     assert fences(CHINESE / page) == fences(english(page))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=str)
+# The start page is shorter than the English one.
+@pytest.mark.parametrize("page", [page for page in PAGES if page != START], ids=str)
 def test_a_chinese_page_has_the_sections_of_its_recipe(page):
-    if page == START:
-        pytest.skip("a shorter page than the English one")
     levels = [
         [len(line.split()[0]) for line in outside_code(path) if line.startswith("#")]
         for path in (CHINESE / page, english(page))

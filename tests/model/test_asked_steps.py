@@ -90,6 +90,21 @@ def test_fit_and_its_validation(feed):
         assert trained[4][1][name] == pytest.approx(trained[1][1][name], rel=1e-4)
 
 
+@pytest.mark.parametrize("steps", [STEPS, 8])
+def test_validation_within_a_looped_fit_after_an_evaluation(feed, steps):
+    # The evaluation leaves a function of 4 steps; within the fit Keras counts single ones.
+    model, packed = built(4, jit_compile=True)
+    model.evaluate(feed(packed), steps=8, verbose=0)
+    validation = {"validation_data": feed(packed), "validation_steps": steps}
+    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
+    history = model.fit(packed, **options, **validation).history
+    rows = {name: array[: steps * BATCH] for name, array in packed.items()}
+    predicted = engines.as_numpy(model.predict(rows, verbose=0))
+    errors = (predicted - rows["y_true"]) ** 2
+    assert history["val_mse"] == pytest.approx([float(errors.mean())], rel=1e-5)
+    assert model.steps_per_execution == 4
+
+
 def test_a_multiple_of_the_execution_keeps_keras_s_function(feed):
     model, packed = built(4)
     model.evaluate(feed(packed), steps=8, verbose=0)
