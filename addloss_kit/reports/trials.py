@@ -12,8 +12,6 @@ import numpy as np
 from addloss_kit._checks import did_you_mean, received
 from addloss_kit.exporting import export_inference_model
 from addloss_kit.fields import Y_TRUE
-from addloss_kit.model.compiled_loop import can_loop
-from addloss_kit.model.feeding import WORTH_COMPILING
 from addloss_kit.model.snapshot import put_back, take_snapshot
 from addloss_kit.model.training_model import TrainingModel
 
@@ -103,10 +101,8 @@ class CompiledTrials:
         self._seed = plan.dataset.rows.seed
         self._predictor = export_inference_model(model)
         self._first = take_snapshot(model)
-        steps = plan.dataset.rows.steps * plan.epochs * trainings
-        if model.speed.wants_loop and can_loop(model) and steps >= WORTH_COMPILING:
-            # One training alone might not be worth the compilation; all of them are.
-            model.speed.loop(model, "train")
+        # One training alone might not be worth the compilation; all of them may be.
+        model.speed.steps["train"] += plan.dataset.rows.steps * plan.epochs * trainings
 
     def run(self, value: float, weights: Any, repeat: int) -> Trained:
         model = self.build(value)
