@@ -27,6 +27,7 @@ from addloss_kit.model.derivative import derivative as derivative
 from addloss_kit.model.endpoint import LossEndpoint as LossEndpoint
 from addloss_kit.model.loading import load_training_model as load_training_model
 from addloss_kit.model.training_model import TrainingModel as TrainingModel
+from addloss_kit.reports import fit_to_certificate as fit_to_certificate
 from addloss_kit.reports import group_report as group_report
 from addloss_kit.reports import tradeoff_curve as tradeoff_curve
 
@@ -40,6 +41,7 @@ __all__ = [
     "derivative",
     "encode_groups",
     "export_inference_model",
+    "fit_to_certificate",
     "functional",
     "group_report",
     "load_training_model",

@@ -1477,6 +1477,47 @@ REPORT = [
         "ValueError", "A gap needs two groups with rows.",
         "Report on rows of two groups, or certify the `'worst_error'`.",
     ),
+    BadInput(
+        "fit-certificate-used-rows",
+        "alk.fit_to_certificate(build, with_ids, other_rows, with_ids, 0.1)", "ValueError",
+        "`certify_rows` must be rows that took no part in training nor in choosing",
+        "Keep rows apart that neither train nor choose.",
+    ),
+    BadInput(
+        "fit-certificate-no-ids",
+        "alk.fit_to_certificate(build, with_ids, with_ids, packed, 0.1)", "ValueError",
+        "`certify_rows` must have the entries of `validation`.",
+        "Pack these rows like those.",
+    ),
+    BadInput(
+        "fit-certificate-a-group-without-rows",
+        "alk.fit_to_certificate(build, with_ids, with_ids, {**other_rows, "
+        "'group_ids': np.zeros(4, int)}, 0.1)", "ValueError",
+        "`certify_rows` must have rows of every group", "Pass more rows.",
+    ),
+    BadInput(
+        "fit-certificate-bound",
+        "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, '0.1')", "TypeError",
+        "`bound` must be a number.", "Pass a number, in the units of the error.",
+    ),
+    BadInput(
+        "fit-certificate-of",
+        "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, 0.1, of='gaps')",
+        "ValueError", "Invalid value for argument `of`.…Did you mean `gap`?",
+        "Use `'gap'`, `'worst_error'` or `'error_increase'`.",
+    ),
+    BadInput(
+        "fit-certificate-range",
+        "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, 0.1, "
+        "of='error_increase', errors_within=(0, 1))", "ValueError",
+        "`errors_within` bounds a gap or a largest error.", "Omit it.",
+    ),
+    BadInput(
+        "fit-certificate-two-outputs",
+        "alk.fit_to_certificate(two, 'price_mse', with_ids, with_ids, other_rows, 0.1)",
+        "ValueError", "`model` must have one output.",
+        "Build a model of the output in question.",
+    ),
 ]  # fmt: skip
 
 FUNCTIONAL = [
@@ -1614,7 +1655,8 @@ In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a 
 two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
 weights, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
 and `one_hot` from one-hot targets, `binary` has one output, `two` has the outputs `price`
-and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids;
+and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids,
+`other_rows` of other rows with ids;
 `stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator, and `parquet` a file
 with the columns `x0`, `x1`, `y` and `sex`; `base` is a functional model and `value` a
 scalar of its graph.

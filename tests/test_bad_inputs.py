@@ -129,6 +129,7 @@ def shared(tmp_path_factory):
         "value": ops.mean(ops.square(base.outputs[0] - base.inputs[1])),
         "packed": alk.pack_inputs(models["model"], x, y),
         "with_ids": alk.pack_inputs(models["grouped"], x, y, group_ids=ids),
+        "other_rows": alk.pack_inputs(models["grouped"], 2 * x, 2 * y, group_ids=ids),
         "stream": stream, "iter_once": iter_once, "parquet": parquet_file(files),
         "build": lambda weight: models["grouped"],
         "cli": lambda *arguments: main(arguments),

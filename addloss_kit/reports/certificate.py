@@ -119,6 +119,18 @@ def check_certified(bound: float, confidence: float) -> None:
     )
 
 
+def check_range(errors_within: tuple[float, float]) -> None:
+    """Raise unless it is a pair of numbers, the smaller first."""
+    low, high = errors_within
+    numbers: dict[str, Any] = {"errors_within[0]": low, "errors_within[1]": high}
+    check_number(**numbers)
+    if not low < high:
+        raise ValueError(
+            "`errors_within` must be (low, high), with low below high. "
+            f"{received(errors_within=errors_within)}"
+        )
+
+
 class _Candidates(NamedTuple):
     """The quantities of which the certified one is the largest."""
 
@@ -203,11 +215,10 @@ def _sides(
         if not np.isin(values, (0.0, 1.0)).all():
             return any_errors()
         errors_within = 0.0, 1.0  # Errors of a classifier.
+    check_range(errors_within)
     low, high = errors_within
-    numbers: dict[str, Any] = {"errors_within[0]": low, "errors_within[1]": high}
-    check_number(**numbers)
     smallest, largest = float(values.min()), float(values.max())
-    if not (low < high and low <= smallest and largest <= high):
+    if not low <= smallest <= largest <= high:
         raise ValueError(
             "`errors_within` must be (low, high), between which all errors lie. "
             f"{received(errors_within=errors_within, errors=(smallest, largest))}"

@@ -26,6 +26,13 @@ def plus_minus(value: float, standard_error: float) -> str:
     return f"{number(value)} ± {standard_error:.2g}"
 
 
+def percent(value: float, standard_error: float) -> str:
+    """`+value ± standard error %` of a relative change, or a dash."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{100 * value:+.1f} ± {100 * standard_error:.2g} %"
+
+
 def p_value(p: float) -> str:
     """Two digits; what is below a thousandth only so."""
     if math.isnan(p):

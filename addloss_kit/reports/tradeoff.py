@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
@@ -14,65 +13,27 @@ from addloss_kit._checks import check_number, check_positive_int, received
 from addloss_kit._types import ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
-from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE
+from addloss_kit.fields import GROUP_IDS
 from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports import tables
-from addloss_kit.reports.group_report import GroupReport, group_report
+from addloss_kit.reports.certificate import Certified
+from addloss_kit.reports.certified_choice import CertifiedChoice, Question, choose
+from addloss_kit.reports.group_report import GroupReport
+from addloss_kit.reports.held_out import HeldOut
 from addloss_kit.reports.page import Shown
 from addloss_kit.reports.paired import Change, gap_change, is_within, relative_increase
 from addloss_kit.reports.plots import PlottedPoint, plot_tradeoff
+from addloss_kit.reports.tradeoff_point import TradeoffPoint, merged
 from addloss_kit.reports.trials import BuiltTrials, CompiledTrials, Plan, Trials
 
 # A group loss can improve the held-out error slightly; a larger improvement than this
 # fraction means that the start had not converged.
 _NOT_CONVERGED = 0.1
 
-
 _VALUES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 # A value whose error exceeds both neighbours' by more than this fraction, without a
 # smaller gap, had not converged.
 _WORSE = 0.01
-
-
-@dataclasses.dataclass
-class TradeoffPoint:
-    """One value of a curve.
-
-    Args:
-        value: The loss weight, or the argument of `build`.
-        report: `GroupReport` of the held-out rows, of the first repeat; `None` if a
-            training diverged.
-        epochs: Epochs trained, not counting the start's.
-        weights: The predictor's weights, of the first repeat.
-        is_on_frontier: Whether no other point dominates it in error and gap.
-        reports: Those of all repeats. Defaults to `[report]`.
-    """
-
-    value: float
-    report: GroupReport | None
-    epochs: int
-    weights: list[np.ndarray]
-    is_on_frontier: bool = False
-    reports: list[GroupReport] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.report is not None and not self.reports:
-            self.reports = [self.report]
-
-    @property
-    def has_diverged(self) -> bool:
-        """Whether a prediction is not finite. Error and gap are then NaN."""
-        return self.report is None
-
-    @property
-    def error(self) -> float:
-        """Mean error of all held-out rows, the mean over the repeats."""
-        return _mean([report.overall[report.heading][0] for report in self.reports])
-
-    @property
-    def gap(self) -> float:
-        """Largest mean error of a group minus the smallest, the mean over the repeats."""
-        return _mean([report.gap.value for report in self.reports])
 
 
 @overload
@@ -109,7 +70,8 @@ def tradeoff_curve(*args: Any, **options: Any) -> TradeoffCurve:
     epochs, and keeps the best epoch's weights.
 
     The validation rows decide when to stop and which point to choose, so evaluate
-    the chosen model on other rows, with `group_report`.
+    the chosen model on other rows, with `group_report`; or let other rows decide which
+    point keeps a bound, with `certify`.
 
     Args:
         model: A compiled `TrainingModel` with one output. It is trained from the weights
@@ -140,16 +102,23 @@ def tradeoff_curve(*args: Any, **options: Any) -> TradeoffCurve:
 
     Returns:
         A `TradeoffCurve`. It prints as a table; see also `plot()`,
-        `recommend(budget)` and `build_model(point)`.
+        `recommend(budget)`, `certify(rows, bound)` and `build_model(point)`.
 
     Raises:
         ValueError: If an entry is missing, `values` is empty, the term is unknown, or
             the start diverges.
     """
-    has_term = "model" in options or "term" in options
-    has_term = has_term or (len(args) > 1 and not isinstance(args[1], Mapping))
-    has_term = has_term or (len(args) == 1 and isinstance(args[0], TrainingModel))
-    return _model_curve(*args, **options) if has_term else _built_curve(*args, **options)
+    is_of_model = names_a_term(args, options)
+    return _model_curve(*args, **options) if is_of_model else _built_curve(*args, **options)
+
+
+def names_a_term(args: Sequence[Any], options: Mapping[str, Any]) -> bool:
+    """Whether arguments of `tradeoff_curve` begin with a model and a term."""
+    if "model" in options or "term" in options:
+        return True
+    if len(args) == 1:
+        return isinstance(args[0], TrainingModel)
+    return len(args) > 1 and not isinstance(args[1], Mapping)
 
 
 def _built_curve(
@@ -215,28 +184,11 @@ def _train_all(
         check_positive_int(patience=patience)
     if not len(values):
         raise ValueError(f"`values` must hold a value. {received(values=values)}")
-    for name, data in (("train", train), ("validation", validation)):
-        missing = [key for key in (Y_TRUE, group_ids) if key not in data]
-        if missing:
-            raise ValueError(
-                f"`{name}` must have the entries `{Y_TRUE}` and `{group_ids}`. Pack it "
-                f"with `pack_inputs`. {received(missing=missing, keys=list(data))}"
-            )
+    held_out = HeldOut(train, validation, group_ids, group_names, error)
+    held_out.check()
     plan = Plan(make_dataset(train, batch_size, seed=seed), validation, epochs, patience)
     trainings = (len(values) + 1) * repeats
     trials = make_trials(plan, trainings)
-
-    def report_on(predictions: np.ndarray) -> GroupReport | None:
-        if not np.isfinite(predictions).all():
-            return None
-        return group_report(
-            validation[Y_TRUE],
-            predictions,
-            validation[group_ids],
-            sample_weight=validation.get(SAMPLE_WEIGHT),
-            group_names=group_names,
-            error=error,
-        )
 
     bar = keras.utils.Progbar(
         trainings, verbose=verbose, stateful_metrics=["value", "error", "gap"]
@@ -247,7 +199,7 @@ def _train_all(
             for column, value in zip(columns, (start, *values)):
                 first = columns[0][repeat].weights if column is not columns[0] else None
                 predictions, weights, trained = trials.run(value, first, repeat)
-                report = report_on(predictions)
+                report = held_out.report(predictions)
                 if report is None and first is None:
                     raise ValueError(
                         "The start must not diverge: its predictions are not finite. Use a "
@@ -259,22 +211,8 @@ def _train_all(
                 bar.add(1, values=list(shown))
     finally:
         trials.finish()
-    points = [_merged(column) for column in columns]
-    return TradeoffCurve(points, trials.build, float(budget))
-
-
-def _merged(repeats: list[TradeoffPoint]) -> TradeoffPoint:
-    """One point from the trainings of one value."""
-    first = repeats[0]
-    reports = [point.report for point in repeats if point.report is not None]
-    if len(reports) < len(repeats):
-        return TradeoffPoint(first.value, None, first.epochs, first.weights)
-    epochs = round(_mean([point.epochs for point in repeats]))
-    return TradeoffPoint(first.value, first.report, epochs, first.weights, reports=reports)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+    points = [merged(column) for column in columns]
+    return TradeoffCurve(points, trials.build, float(budget), trials.predict, held_out)
 
 
 class TradeoffCurve(Shown):
@@ -288,10 +226,15 @@ class TradeoffCurve(Shown):
     title = "What a smaller gap costs"
 
     def __init__(
-        self, points: list[TradeoffPoint], build: Callable[[float], Any], budget: float
+        self,
+        points: list[TradeoffPoint],
+        build: Callable[[float], Any],
+        budget: float,
+        predict: Callable[..., np.ndarray] | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.points, self.budget = points, budget
-        self._build = build
+        self._build, self._predict, self._held_out = build, predict, held_out
         for point in points:
             point.is_on_frontier = not point.has_diverged and not any(
                 other.error <= point.error
@@ -371,6 +314,63 @@ class TradeoffCurve(Shown):
         model = self._build(point.value)
         export_inference_model(model).set_weights(point.weights)
         return model
+
+    def certify(
+        self,
+        rows: Mapping[str, Any],
+        bound: float,
+        of: Certified = "gap",
+        confidence: float = 0.95,
+        *,
+        errors_within: tuple[float, float] | None = None,
+        max_tests: int | None = None,
+    ) -> CertifiedChoice:
+        """The most accurate point of which a bound holds on rows to come.
+
+        The points are tested on `rows` in an order that the validation rows decide: the
+        safest first, by the upper confidence bound of what is certified, leaving out
+        those that are less accurate than a safer one. The first failure ends the tests,
+        so a chosen point is beyond the bound with a chance of at most 1 − `confidence`,
+        however many are tested. Points that diverged are not tested; of several repeats
+        the first is.
+
+        That holds for one call: a second one, with another bound, is another attempt.
+
+        Args:
+            rows: Dict from `pack_inputs`, of rows that took no part in training nor in
+                validation. They must be independent of one another.
+            bound: In the units of the error; for `"error_increase"`, relative to the
+                start's error: 0.05 is 5 % more.
+            of: `"gap"`, `"worst_error"`, or `"error_increase"`; with the last, the point
+                with the smallest gap is chosen instead of the most accurate one.
+            confidence: Of the choice, in (0, 1).
+            errors_within: As in `GroupReport.certify`.
+            max_tests: Test at most as many points; all by default.
+
+        Returns:
+            A `CertifiedChoice`.
+
+        Raises:
+            ValueError: If an entry or a group is missing, or the rows are those of
+                training or validation.
+
+        Reference: Angelopoulos et al., "Learn then Test", arXiv:2110.01052 (2021),
+        fixed-sequence testing.
+        """
+        question = Question(bound, of, confidence, errors_within, max_tests)
+        predict, held_out = self._predict, self._held_out
+        if predict is None or held_out is None:
+            raise ValueError(
+                "Only a curve that `tradeoff_curve` returned can predict other rows. "
+                f"{received(predict=predict)}"
+            )
+        held_out.check_unseen("rows", rows, question.min_groups)
+
+        def report_on(point: TradeoffPoint) -> GroupReport | None:
+            predictions = predict(point.value, point.weights, rows)
+            return held_out.report_unseen(rows, predictions)
+
+        return choose(self, question, report_on)
 
     def plot(self, ax: Any = None, budget: float | None = None) -> Any:
         """Plot error against gap, with the recommended point; returns the axes."""
@@ -458,7 +458,7 @@ class TradeoffCurve(Shown):
                 [
                     tables.number(point.value),
                     tables.number(point.error),
-                    "–" if is_start else _percent(self.cost(point)),
+                    "–" if is_start else tables.percent(*self.cost(point)),
                     tables.number(point.gap),
                     "–" if is_start else change,
                     str(point.epochs),
@@ -526,9 +526,3 @@ class TradeoffCurve(Shown):
                 "learning rate."
             )
         return warnings
-
-
-def _percent(cost: Change) -> str:
-    if not math.isfinite(cost.value):
-        return "–"
-    return f"{100 * cost.value:+.1f} ± {100 * cost.standard_error:.2g} %"

@@ -54,8 +54,12 @@ class Plan(NamedTuple):
         self.dataset.rows.seed = seed
         self.dataset.set_epoch(0)
         history = model.fit(self.dataset, epochs=self.epochs, verbose=0, **stopping)
-        predictions = model.predict(dict(self.validation), batch_size=8192, verbose=0)
+        predictions = _predict(model, self.validation)
         return Trained(predictions, predictor.get_weights(), len(history.epoch))
+
+
+def _predict(model: Any, rows: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(model.predict(dict(rows), batch_size=8192, verbose=0))
 
 
 class Trials(Protocol):
@@ -66,6 +70,11 @@ class Trials(Protocol):
 
     def build(self, value: float) -> Any:
         """A compiled model of this value."""
+
+    def predict(
+        self, value: float, weights: list[np.ndarray], rows: Mapping[str, Any]
+    ) -> np.ndarray:
+        """Predictions of other rows. A model that is used again is left as it was."""
 
     def finish(self) -> None:
         """After the last training, also if one failed."""
@@ -87,6 +96,13 @@ class BuiltTrials:
         return self._plan.fit(
             model, predictor, self._seed + repeat, is_start=weights is None
         )
+
+    def predict(
+        self, value: float, weights: list[np.ndarray], rows: Mapping[str, Any]
+    ) -> np.ndarray:
+        model = self.build(value)
+        export_inference_model(model).set_weights(weights)
+        return _predict(model, rows)
 
     def finish(self) -> None:
         pass
@@ -118,6 +134,16 @@ class CompiledTrials:
         put_back(self._model, self._first)
         self._model.loss_weights[self._term] = value
         return self._model
+
+    def predict(
+        self, value: float, weights: list[np.ndarray], rows: Mapping[str, Any]
+    ) -> np.ndarray:
+        former = take_snapshot(self._model)
+        try:
+            self._predictor.set_weights(weights)
+            return _predict(self._model, rows)
+        finally:
+            put_back(self._model, former)
 
     def finish(self) -> None:
         put_back(self._model, self._first)

@@ -1,0 +1,107 @@
+"""The packed rows that a trade-off curve uses, and its reports on these and on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from addloss_kit._checks import received
+from addloss_kit._types import ErrorLike
+from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE
+from addloss_kit.reports.group_report import GroupReport, group_report
+from addloss_kit.reports.rows import as_weight
+
+
+class HeldOut(NamedTuple):
+    """What a curve reports on, and how; see `tradeoff_curve`."""
+
+    train: Mapping[str, Any]
+    validation: Mapping[str, Any]
+    group_ids: str
+    group_names: Sequence[Any] | None
+    error: ErrorLike
+
+    def check(self) -> None:
+        """Raise unless targets and ids are there."""
+        for name, rows in (("train", self.train), ("validation", self.validation)):
+            missing = [key for key in (Y_TRUE, self.group_ids) if key not in rows]
+            if missing:
+                raise ValueError(
+                    f"`{name}` must have the entries `{Y_TRUE}` and `{self.group_ids}`. "
+                    f"Pack it with `pack_inputs`. {received(missing=missing, keys=[*rows])}"
+                )
+
+    def report(self, predictions: np.ndarray) -> GroupReport | None:
+        """On the validation rows; `None` if a prediction is not finite."""
+        return self._report(self.validation, predictions, self.group_names)
+
+    def check_unseen(self, name: str, rows: Mapping[str, Any], min_groups: int) -> None:
+        """Raise unless these rows can judge: complete, and other than those that chose.
+
+        Args:
+            name: That of the argument.
+            rows: Like `validation`.
+            min_groups: How many groups there are at least; 0 if none is needed.
+        """
+        missing = [key for key in self.validation if key not in rows]
+        if missing:
+            raise ValueError(
+                f"`{name}` must have the entries of `validation`. Pack it with "
+                f"`pack_inputs`. {received(missing=missing, keys=[*rows])}"
+            )
+        for other in ("train", "validation"):
+            if _overlap(rows, getattr(self, other)):
+                raise ValueError(
+                    f"`{name}` must be rows that took no part in training nor in choosing: "
+                    "those that chose cannot judge. Keep some apart. "
+                    f"{received(**{name: f'rows of `{other}`'})}"
+                )
+        if not min_groups:
+            return
+        counted = as_weight(rows.get(SAMPLE_WEIGHT), np.asarray(rows[Y_TRUE])) > 0
+        has_rows = np.unique(np.ravel(rows[self.group_ids])[counted])
+        groups = range(max(min_groups, self._num_groups(rows)))
+        absent = [k for k in groups if k not in has_rows]
+        if absent:
+            raise ValueError(
+                f"`{name}` must have rows of every group: the error of the others may be "
+                f"anything. Pass more rows. {received(groups_without_rows=absent)}"
+            )
+
+    def report_unseen(
+        self, rows: Mapping[str, Any], predictions: np.ndarray
+    ) -> GroupReport | None:
+        """On other rows, of all groups; `None` if a prediction is not finite."""
+        names = self.group_names
+        # Ids that these rows lack are groups, too.
+        names = range(self._num_groups(rows)) if names is None else names
+        return self._report(rows, predictions, names)
+
+    def _num_groups(self, rows: Mapping[str, Any]) -> int:
+        if self.group_names is not None:
+            return len(self.group_names)
+        parts = (self.train, self.validation, rows)
+        return 1 + max(int(np.max(part[self.group_ids])) for part in parts)
+
+    def _report(
+        self, rows: Mapping[str, Any], predictions: np.ndarray, names: Sequence[Any] | None
+    ) -> GroupReport | None:
+        if not np.isfinite(predictions).all():
+            return None
+        return group_report(
+            rows[Y_TRUE],
+            predictions,
+            rows[self.group_ids],
+            sample_weight=rows.get(SAMPLE_WEIGHT),
+            group_names=names,
+            error=self.error,
+        )
+
+
+def _overlap(rows: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether rows are others' memory, or equal to them as a whole."""
+    if np.shares_memory(np.asarray(rows[Y_TRUE]), np.asarray(others[Y_TRUE])):
+        return True
+    return all(np.array_equal(rows[key], others[key]) for key in others if key in rows)
