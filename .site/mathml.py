@@ -14,6 +14,8 @@ FORMULA = re.compile(
 SPELLED_OUT = (
     (re.compile(r"\\operatorname\*\{(\w+)\}_"), r"\\mathop{\\mathrm{\1}}\\limits_"),
     (re.compile(r"\\textstyle\b"), ""),
+    # Written as a letter, it would touch what it is taken of.
+    (re.compile(r"\\log\b"), r"\\,\\log\\,"),
 )
 
 

@@ -19,7 +19,7 @@ from addloss_kit.reports import GroupReport
 
 EPOCHS = 60
 LOSS_WEIGHT = rare_group.GAP_WEIGHT
-# The first of the ten splits in README's table; settings were chosen on others.
+# The first of the ten splits in docs/studies/demo.md; settings were chosen on others.
 SEED = 1
 
 # Run in a fresh Python process that cannot import this package.

@@ -45,7 +45,7 @@ def box(x, y, width, height, words, color=LINE, dashed=False):
     return (
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="none" '
         f'stroke="{color}" stroke-width="1.5"{extra}/>'
-        + text(x + width / 2, y + height / 2 + 4, words, color)
+        + text(x + width / 2, y + height / 2 + 4, words, color, 13)
     )
 
 
@@ -162,33 +162,34 @@ def sketches():
 def graph():
     extra = ("y_true", "sample_weight", "group_ids", "…")
     parts = [
-        box(10, 20, 110, 34, "features", BETTER),
-        box(170, 20, 120, 34, "your predictor", BETTER),
-        box(360, 20, 130, 156, "LossEndpoint"),
-        box(560, 20, 110, 34, "predictions", BETTER),
-        box(560, 104, 110, 34, "losses, metrics", WORSE),
-        line(120, 37, 168, 37, BETTER, arrow=True),
-        line(290, 37, 358, 37, BETTER, arrow=True),
-        line(490, 37, 558, 37, BETTER, arrow=True),
-        line(490, 121, 558, 121, WORSE, arrow=True),
+        box(4, 8, 96, 34, "features", BETTER),
+        box(128, 8, 112, 34, "your predictor", BETTER),
+        box(270, 8, 106, 180, "LossEndpoint"),
+        box(408, 8, 108, 34, "predictions", BETTER),
+        box(408, 108, 108, 34, "losses, metrics", WORSE),
+        line(100, 25, 126, 25, BETTER, arrow=True),
+        line(240, 25, 268, 25, BETTER, arrow=True),
+        line(376, 25, 406, 25, BETTER, arrow=True),
+        line(376, 125, 406, 125, WORSE, arrow=True),
     ]
     for i, name in enumerate(extra):
-        y = 74 + 28 * i
+        y = 62 + 32 * i
         parts += [
-            box(170, y, 120, 22, name, WORSE),
-            line(290, y + 11, 358, y + 11, WORSE, arrow=True),
+            box(128, y, 112, 26, name, WORSE),
+            line(240, y + 13, 268, y + 13, WORSE, arrow=True),
         ]
     parts += [
-        text(65, 70, "exported: blue only", BETTER),
-        text(65, 124, "training only", WORSE),
-        text(65, 140, "one Input for each", WORSE),
-        text(65, 156, "argument of a loss", WORSE),
+        text(62, 60, "exported: blue only", BETTER, 13),
+        text(62, 112, "training only:", WORSE, 13),
+        text(62, 130, "one Input for each", WORSE, 13),
+        text(62, 148, "argument of a loss", WORSE, 13),
     ]
     title = (
         "Features go through your predictor and LossEndpoint to the predictions; targets, "
         "weights and group ids are Inputs of their own, which it turns into losses"
     )
-    write("graph", title, *parts, width=680, height=190)
+    # Narrow, so that a telephone shows it in letters that can be read.
+    write("graph", title, *parts, width=520, height=192)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo's table in README: ten splits, on none of which anything was chosen.
+"""The table of demo.md: ten splits, on none of which anything was chosen.
 
 `python docs/studies/demo_study.py` prints it; the settings were chosen on others.
 """

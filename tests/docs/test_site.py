@@ -143,6 +143,16 @@ def test_the_landing_page_shows_blocks_of_the_readme():
     assert start in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_landing_page_compares_with_others_as_the_readme_does():
+    def section(page):
+        text = page.read_text(encoding="utf-8")
+        start = text.index("## What it does that others do not")
+        return text[start : text.index("plain Keras is enough.", start)]
+
+    as_in_docs = section(ROOT / "README.md").replace("](docs/", "](")
+    assert section(DOCS / "index.md") == as_in_docs
+
+
 def test_the_table_of_losses_names_every_term():
     page = (DOCS / "choosing.md").read_text(encoding="utf-8")
     # What builds terms from names and functions is not chosen.
