@@ -34,6 +34,7 @@ class BlockExecutions(Executions):
         self.progress = None
         self.total_steps = steps_of(dataset)
         self.steps = 1
+        self._check = getattr(dataset, "check_stack", _flat)
         self._blocks = _blocks(dataset)
         self._position = 0
         self._rows = 0
@@ -56,13 +57,16 @@ class BlockExecutions(Executions):
         """One epoch; `(logs, state)`, the state on JAX only."""
         logs: Any = {}
         for block in self._blocks:
-            sizes = np.asarray(block.pop(_ROWS))
-            first = 0
+            stack = {name: np.asarray(tensor) for name, tensor in block.items()}
+            rows = stack.pop(_ROWS)
+            arrays = self._placed(self._check(stack, rows, self._position))
+            sizes, first = rows[:, 0], 0
+            width = next(iter(stack.values())).shape[1]
             while first < len(sizes):
                 size = int(sizes[first])
                 others = np.flatnonzero(sizes[first:] != size)
                 count = int(others[0]) if len(others) else len(sizes) - first
-                logs, state = self._run(block, first, size, count, len(sizes), state)
+                logs, state = self._run(arrays, first, size, count, width, state)
                 first += count
                 self._position += count
             if self.progress is not None:
@@ -73,17 +77,14 @@ class BlockExecutions(Executions):
 
     def _run(
         self,
-        block: Mapping[str, Any],
+        arrays: dict[str, Any],
         first: int,
         size: int,
         count: int,
-        batches: int,
+        width: int,
         state: Any,
     ) -> tuple[Any, Any]:
-        """`count` batches of `size` rows of a block."""
-        width = int(next(iter(block.values())).shape[1])
-        self._rows = max(self._rows, batches * width)
-        arrays = {name: self._flat(array) for name, array in block.items()}
+        """`count` batches of `size` rows, of a stack with batches padded to `width`."""
         if size == width:
             order = self._order(0, self._rows)
             return self.loop.run(arrays, order, size, first, count, state)
@@ -93,18 +94,20 @@ class BlockExecutions(Executions):
             logs, state = self.loop.run(arrays, order, size, 0, 1, state)
         return logs, state
 
-    def _flat(self, array: Any) -> Any:
-        """`(batches, rows, …)` as `(rows, …)`, filled up to the rows of the largest block.
+    def _placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Arrays `(rows, …)` on the device, filled up to the rows of the largest stack.
 
-        All blocks then have one shape, so the loop compiles once.
+        All stacks then have one shape, so the loop compiles once.
         """
         import tensorflow as tf
 
-        flat = tf.reshape(array, (-1, *array.shape[2:]))
-        missing = self._rows - flat.shape[0]
-        if missing:
-            flat = tf.pad(flat, [[0, missing]] + [[0, 0]] * (len(flat.shape) - 1))
-        return self.loop.place_tensor(flat)
+        placed = {}
+        for name, array in arrays.items():
+            self._rows = max(self._rows, len(array))
+            missing = [(0, self._rows - len(array))] + [(0, 0)] * (array.ndim - 1)
+            filled = np.pad(array, missing) if missing[0][1] else array
+            placed[name] = self.loop.place_tensor(tf.convert_to_tensor(filled))
+        return placed
 
     def _order(self, first: int, rows: int) -> Any:
         import tensorflow as tf
@@ -118,6 +121,7 @@ class BlockExecutions(Executions):
 
 def can_run_in_blocks(dataset: Any) -> bool:
     """Whether batches of this dataset can be stacked: dense numbers of known shapes."""
+    dataset = getattr(dataset, "unchecked", dataset)
     spec = getattr(dataset, "element_spec", None)
     if spec is None or keras.backend.backend() not in ("tensorflow", "jax"):
         return False
@@ -141,13 +145,20 @@ def steps_of(dataset: Any) -> float | None:
     return {-1: float("inf"), -2: None}.get(cardinality, cardinality)
 
 
+def _flat(
+    stack: Mapping[str, np.ndarray], rows: np.ndarray, first: int
+) -> dict[str, np.ndarray]:
+    """Arrays `(batches, rows, …)` as `(batches * rows, …)`, where nothing is checked."""
+    return {name: a.reshape(-1, *a.shape[2:]) for name, a in stack.items()}
+
+
 def _blocks(dataset: Any) -> Any:
-    """The dataset in stacks of batches, with the number of rows of each batch."""
+    """Stacks of batches, with the rows of each batch: `(batches, inputs)`."""
     import tensorflow as tf
 
     def sized(stack: Mapping[str, Any]) -> dict[str, Any]:
         shape = tf.shape(next(iter(stack.values())))
-        return {**stack, _ROWS: tf.fill(shape[:1], shape[1])}
+        return {**stack, _ROWS: tf.fill((shape[0], 1), shape[1])}
 
     if (stacks := getattr(dataset, "stacks", None)) is not None:
         return stacks.map(sized).prefetch(1)
@@ -155,9 +166,10 @@ def _blocks(dataset: Any) -> Any:
     @tf.autograph.experimental.do_not_convert
     def counted(*batch: Any) -> dict[str, Any]:
         named = dict(batch[0])
-        rows = tf.shape(next(iter(named.values())))[0]
+        rows = tf.stack([tf.shape(tensor)[0] for tensor in named.values()])
         return {**named, _ROWS: rows}
 
+    dataset = getattr(dataset, "unchecked", dataset)
     spec = dataset.element_spec
     spec = spec[0] if isinstance(spec, tuple) else spec
     row_bytes = sum(

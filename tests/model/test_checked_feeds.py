@@ -302,6 +302,60 @@ def test_fit_refuses_it_however_it_is_fed(bad, feed, model, good):
         assert f"In {where}" in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def looped():
+    """A model for which few steps are worth the compiled loop."""
+    if BACKEND == "torch":
+        pytest.skip("torch has no compiled loop.")
+    model = make_model()
+    model.speed.loop(model, "train")
+    return model
+
+
+def a_batch_short(name):
+    """Batches of which the last has a row less of one array, than of the others."""
+
+    def feed(arrays):
+        dataset = as_dataset(arrays)
+
+        def cut(number, batch):
+            import tensorflow as tf
+
+            rows = tf.where(number == 2, BATCH - 1, BATCH)
+            return {**batch, name: batch[name][:rows]}
+
+        return dataset.enumerate().map(cut)
+
+    return feed
+
+
+LOOPED = ["a tf.data.Dataset", "a tf.data.Dataset, packed", "an iterable, packed"]
+
+
+@pytest.mark.parametrize("feed", LOOPED)
+@pytest.mark.parametrize("bad", BAD)
+def test_the_compiled_loop_refuses_it_before_a_step_of_its_stack(bad, feed, looped, good):
+    change, message = BAD[bad]
+    before = moves(looped)
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        METHODS["fit"](looped, FEEDS[feed](change(good)), good)
+    for old, new in zip(before, moves(looped), strict=True):
+        np.testing.assert_array_equal(old, new)
+    is_value = bad not in ("strings", "an unknown entry", "a missing entry")
+    if is_value and "shape" not in message:
+        assert "In batch 2 of `fit`" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x", "y_true", "group_ids"])
+@pytest.mark.parametrize("is_looped", [True, False])
+def test_a_batch_whose_arrays_differ_in_length_is_refused(name, is_looped, request, good):
+    model = request.getfixturevalue("looped" if is_looped else "model")
+    with pytest.raises(
+        ValueError, match="In batch 2 of `fit`: .* must have one row per row"
+    ):
+        METHODS["fit"](model, a_batch_short(name)(good), good)
+
+
 @pytest.mark.parametrize("feed", ["a dict", "a tf.data.Dataset", "a PyDataset"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bad", ["an id out of range", "a NaN target", "a NaN argument"])
