@@ -1374,6 +1374,74 @@ REPORT = [
         "classes of a row", "Pass `(rows, classes)`.",
     ),
     BadInput(
+        "report-measure-misspelled", "alk.group_report(y, y, ids, error='acuracy')",
+        "ValueError", "Did you mean `accuracy`", "Check the spelling.",
+    ),
+    BadInput(
+        "report-metric-first", "alk.group_report(y, y, ids, error='r2')", "ValueError",
+        "The first error decides gap, worst group, comparisons and certificates",
+        "Put an error with one value per row first: `{'MSE': 'mse', 'R²': 'r2'}`.",
+    ),
+    BadInput(
+        "report-score-first", "alk.group_report(y, y, ids, error='accuracy')",
+        "ValueError", "must have a value on every row, the smaller the better",
+        "Use `'error_rate'`.",
+    ),
+    BadInput(
+        "report-no-error", "alk.group_report(y, y, ids, error={})", "ValueError",
+        "`error` must name an error at least.", "Omit it for the squared error.",
+    ),
+    BadInput(
+        "report-heading", "alk.group_report(y, y, ids, error={'n': 'mse'})", "ValueError",
+        "`error` must have headings as keys", "Rename it: the table has that column.",
+    ),
+    BadInput(
+        "report-logits", "alk.group_report(y, [0.2, 3.1, -2, 1], ids, error='error_rate')",
+        "ValueError", "Rates of labels need labels or probabilities in `y_pred`.…"
+        "y_pred[1]=3.1", "Apply the `sigmoid` to logits.",
+    ),
+    BadInput(
+        "report-one-hot",
+        "alk.group_report(np.eye(4), np.eye(4), ids, error='error_rate')", "ValueError",
+        "Rates of labels need whole numbers as targets, one per row.",
+        "Take the `argmax` of one-hot targets.",
+    ),
+    BadInput(
+        "report-rate-of-classes",
+        "alk.group_report(y, np.eye(4), ids, error='selection_rate')", "ValueError",
+        "Rates of positive labels need one prediction per row.",
+        "Pass the column of label 1.",
+    ),
+    BadInput(
+        "report-rate-of-many-labels",
+        "alk.group_report(2 * y, y, ids, error='selection_rate')", "ValueError",
+        "Rates of positive labels need 0 and 1 in `y_true`…y_true[0]=2.0",
+        "Recode the label of interest as 1.",
+    ),
+    BadInput(
+        "report-metric-fails",
+        "alk.group_report(y, y, ids, error={'MSE': 'mse', 'no': "
+        "lambda y_true, y_pred, sample_weight=None: 1 / 0})", "ValueError",
+        "The metric `no` must have a value on every group and resample, or return NaN",
+        "The message names the metric's own error.",
+    ),
+    BadInput(
+        "report-metric-of-rows",
+        "alk.group_report(y, y, ids, error={'MSE': 'mse', 'rows': "
+        "lambda y_true, y_pred, sample_weight=None: y_true})", "ValueError",
+        "The metric `rows` must return one number.",
+        "For one value per row, pass a function of `(y_true, y_pred)` alone.",
+    ),
+    BadInput(
+        "report-bootstrap", "alk.group_report(y, y, ids, bootstrap=-1)", "ValueError",
+        "`bootstrap` must be a whole number of at least 0.", "0 is for none.",
+    ),
+    BadInput(
+        "report-gap-of", "alk.group_report(y, y, ids).gap_of('rmse')", "ValueError",
+        "Invalid value for argument `heading`. Expected one of ['MSE', 'RMSE', 'MAE']. "
+        "Did you mean `RMSE`", "Use a heading of the table.",
+    ),
+    BadInput(
         "report-confidence-0", "alk.group_report(y, y, ids, confidence=0.0)", "ValueError",
         "`confidence` must lie in (0, 1).", "The usual one is 0.95.",
     ),

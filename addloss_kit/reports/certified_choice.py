@@ -22,7 +22,7 @@ from addloss_kit.reports.certificate import (
     check_certified,
     check_range,
 )
-from addloss_kit.reports.group_report import GroupReport
+from addloss_kit.reports.report import GroupReport
 from addloss_kit.reports.tradeoff_point import TradeoffPoint
 
 ChoiceVerdict: TypeAlias = Literal["holds", "no solution found"]

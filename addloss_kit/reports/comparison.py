@@ -265,9 +265,10 @@ class GroupComparison(Shown):
         if len(self.group_names) > len(rows):
             more = len(self.group_names) - len(rows)
             rows.append([f"… {more} that changed less"] + [""] * 5)
-        old, new = self.before.overall[heading][0], self.after.overall[heading][0]
+        before, after = self.before, self.after
+        old, new = before.overall[before.heading][0], after.overall[heading][0]
         rows.append(["overall", *map(tables.number, (old, new, new - old)), "", ""])
-        old, new, change = self.before.gap.value, self.after.gap.value, self.gap_change
+        old, new, change = before.gap.value, after.gap.value, self.gap_change
         p = tables.p_value(change.p_value)
         rows.append(["gap", *map(tables.number, (old, new, change.value)), p, ""])
         return header, rows

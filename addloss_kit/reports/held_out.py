@@ -10,7 +10,8 @@ import numpy as np
 from addloss_kit._checks import received
 from addloss_kit._types import ErrorLike
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE
-from addloss_kit.reports.group_report import GroupReport, group_report
+from addloss_kit.reports.group_report import group_report
+from addloss_kit.reports.report import GroupReport
 from addloss_kit.reports.rows import as_weight
 
 

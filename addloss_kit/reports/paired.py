@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from addloss_kit.reports.bounds import Means, group_means, margin_above, t_quantile
-from addloss_kit.reports.group_report import GroupReport
+from addloss_kit.reports.report import GroupReport
 
 
 class Change(NamedTuple):

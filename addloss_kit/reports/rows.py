@@ -1,26 +1,42 @@
-"""From targets, predictions and labels of any kind to one error, weight and id per row."""
+"""From targets, predictions and labels of any kind to the rows of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from addloss_kit._checks import check_rows, check_same_shape, check_unique, received
-from addloss_kit._types import ArrayLike, ErrorLike
+from addloss_kit._types import ArrayLike
 from addloss_kit.data.conversion import as_number_array
 from addloss_kit.data.encoding import encode_groups
-from addloss_kit.per_sample_error import PerSampleError, literature_name
-
-# Headings of the well-known errors.
-_HEADINGS = {"squared_error": "MSE", "absolute_error": "MAE"}
-
 
 # Integers above it are names, such as the number of a customer, and no ids: an array
 # with an entry per id would fill the memory.
 _MAX_GROUPS = 1_000_000
+
+
+class ReportRows(NamedTuple):
+    """The rows of a report.
+
+    Args:
+        y_true, y_pred: Targets and predictions, one row per sample.
+        group_ids: `(rows,)`, -1 for no group.
+        num_groups: Number of groups, with rows or not.
+        weight: `(rows,)`.
+        clusters: Number of the cluster of each row, `(rows,)`, or `None`.
+        is_weighted: Whether the weights were given.
+    """
+
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    group_ids: np.ndarray
+    num_groups: int
+    weight: np.ndarray
+    clusters: np.ndarray | None
+    is_weighted: bool
 
 
 def as_array(name: str, values: ArrayLike) -> np.ndarray:
@@ -112,25 +128,6 @@ def as_weight(sample_weight: ArrayLike | None, y_true: np.ndarray) -> np.ndarray
     return weight
 
 
-def row_errors(
-    y_true: np.ndarray, y_pred: np.ndarray, error: ErrorLike
-) -> tuple[str, dict[str, np.ndarray]]:
-    """The error's name, and the errors `(rows,)` in float64 by heading."""
-    name = literature_name(error) if isinstance(error, str) else ""
-    if name not in _HEADINGS:
-        per_sample = PerSampleError(error)
-        y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype("float64")
-        per_row, _ = per_sample.per_row(y_true, ops.convert_to_tensor(y_pred))
-        values = ops.convert_to_numpy(per_row).astype("float64")
-        return per_sample.name, {per_sample.name: values}
-    y_true, y_pred = _one_shape(y_true, y_pred)
-    residual = (y_true - y_pred).reshape(y_true.shape[0], -1)
-    absolute = np.abs(residual).mean(axis=1)
-    if name == "absolute_error":
-        return name, {"MAE": absolute}
-    return name, {"MSE": np.square(residual).mean(axis=1), "MAE": absolute}
-
-
 def check_finite_errors(
     measures: Mapping[str, np.ndarray], y_true: np.ndarray, y_pred: np.ndarray
 ) -> None:
@@ -154,7 +151,8 @@ def check_finite_errors(
             )
 
 
-def _one_shape(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_one_shape(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float64, targets in the shape of the predictions."""
     true, pred = y_true.astype("float64"), y_pred.astype("float64")
     # `(rows,)` and `(rows, 1)` would broadcast to `(rows, rows)`.
     if true.ndim != pred.ndim and true.size == pred.size:

@@ -18,11 +18,11 @@ from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports import tables
 from addloss_kit.reports.certificate import Certified
 from addloss_kit.reports.certified_choice import CertifiedChoice, Question, choose
-from addloss_kit.reports.group_report import GroupReport
 from addloss_kit.reports.held_out import HeldOut
 from addloss_kit.reports.page import Shown
 from addloss_kit.reports.paired import Change, gap_change, is_within, relative_increase
 from addloss_kit.reports.plots import PlottedPoint, plot_tradeoff
+from addloss_kit.reports.report import GroupReport
 from addloss_kit.reports.tradeoff_point import TradeoffPoint, merged
 from addloss_kit.reports.trials import BuiltTrials, CompiledTrials, Plan, Trials
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from addloss_kit.reports.group_report import GroupReport
+from addloss_kit.reports.report import GroupReport
 
 
 @dataclasses.dataclass

@@ -1,0 +1,485 @@
+"""GroupReport: the error of each group, and how certain the gap is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+
+from addloss_kit._checks import check_one_of, received
+from addloss_kit._types import Method
+from addloss_kit.reports import tables
+from addloss_kit.reports.certificate import (
+    Certificate,
+    Certified,
+    certify_groups,
+    check_certified,
+)
+from addloss_kit.reports.comparison import GroupComparison
+from addloss_kit.reports.intervals import (
+    Estimate,
+    by_cluster,
+    critical_value,
+    largest_interval,
+    range_interval,
+)
+from addloss_kit.reports.page import Shown
+from addloss_kit.reports.plots import plot_group_errors
+from addloss_kit.reports.requested import Measured, Requested
+from addloss_kit.reports.rows import ReportRows
+
+# Where the normal approximation begins to hold.
+_FEW_ROWS = 30
+
+
+class GroupReport(Shown):
+    """The result of `group_report`. Arrays are `(num_groups,)`, in id order.
+
+    Attributes:
+        group_names: Names by id.
+        n: Number of rows with nonzero weight in each group.
+        weight: Total weight of each group.
+        units: Number of clusters in each group; of rows, if there are no clusters.
+        clusters: Number of the cluster of each row, or `None`.
+        headings: Those of the errors that were asked for; that of the requested error,
+            which decides gap, worst group, comparisons and certificates, comes first.
+        measures: Pairs (values, standard errors) by heading (`"MSE"`, …; the requested
+            error comes first); NaN for a group where it is undefined.
+        overall: The same pair by heading for all rows, including those without a
+            group.
+        rows_without_group: Number of rows with id -1.
+        confidence: Confidence level of the intervals.
+    """
+
+    title = "Error by group"
+
+    def __init__(
+        self,
+        rows: ReportRows,
+        group_names: list[str],
+        requested: Requested,
+        measured: Mapping[str, Measured],
+        confidence: float,
+    ) -> None:
+        self.group_names = group_names
+        self.error_name = requested.error_name
+        self.headings = requested.headings
+        self.confidence = confidence
+        self.y_true = rows.y_true
+        self.group_ids = rows.group_ids
+        self.row_weight = rows.weight
+        self.clusters = rows.clusters
+        # The requested error of each row, for paired comparisons.
+        self.row_errors = requested.error
+        self.measures = {heading: m.by_group for heading, m in measured.items()}
+        self.overall = {heading: m.overall for heading, m in measured.items()}
+        self._measured = measured
+        has_group = rows.group_ids >= 0
+        ids, weight = rows.group_ids[has_group], rows.weight[has_group]
+        num_groups = rows.num_groups
+        self.rows_without_group = int((~has_group).sum())
+        self.n = np.bincount(ids[weight > 0], minlength=num_groups)
+        self.weight = np.bincount(ids, weight, minlength=num_groups)
+        self.units = self.n
+        if rows.clusters is not None:
+            pairs = np.stack([ids, rows.clusters[has_group]])[:, weight > 0]
+            self.units = np.bincount(np.unique(pairs, axis=1)[0], minlength=num_groups)
+
+    def independent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Error and weight of each row, or of each cluster as a whole."""
+        if self.clusters is None:
+            return self.row_errors, self.row_weight
+        everyone = np.zeros(len(self.row_errors), "int64")
+        cells = by_cluster(self.row_errors, everyone, self.row_weight, self.clusters)
+        return cells[0], cells[2]
+
+    # The requested error ---------------------------------------------------------
+
+    @property
+    def heading(self) -> str:
+        """The heading of the requested error, such as `"MSE"`."""
+        return next(iter(self.measures))
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean error of each group, NaN without weight."""
+        return self.measures[self.heading][0]
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Standard error of each mean, NaN with fewer than two rows."""
+        return self.measures[self.heading][1]
+
+    @property
+    def by_group(self) -> dict[str, float]:
+        """Mean error by group name."""
+        return dict(zip(self.group_names, self.means.tolist()))
+
+    def interval(self, heading: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of each group's mean, not simultaneous.
+
+        An error that is never negative has no bound below 0.
+
+        Args:
+            heading: Of the measure; by default the requested error.
+        """
+        heading = self._known(heading)
+        means, errors = self.measures[heading]
+        margin = critical_value(self.confidence) * errors
+        low = np.maximum(means - margin, self._measured[heading].least)
+        return low, means + margin
+
+    @cached_property
+    def gap(self) -> Estimate:
+        """Largest mean error minus the smallest, with its interval.
+
+        NaN if fewer than two groups have rows. A group of one row has no standard error,
+        so it is not compared: the lower bound is that of the others, the upper infinite.
+        """
+        return self.gap_of(self.heading)
+
+    def gap_of(self, heading: str) -> Estimate:
+        """Largest value of a measure minus the smallest, with its interval, as in `gap`.
+
+        Groups in which it is undefined are left out.
+
+        Args:
+            heading: Of the measure: a key of `measures`.
+        """
+        means, errors = self._present(heading)
+        low, high = range_interval(means, errors, self.confidence)
+        return Estimate(self.difference(heading=heading), low, high)
+
+    @cached_property
+    def ratio(self) -> Estimate:
+        """Smallest over largest mean error, with its interval; NaN unless all > 0."""
+        return self.ratio_of(self.heading)
+
+    def ratio_of(self, heading: str) -> Estimate:
+        """Smallest value of a measure over the largest, as in `ratio`.
+
+        Args:
+            heading: Of the measure: a key of `measures`.
+        """
+        means, errors = self._present(heading)
+        value = self.error_ratio(heading=heading)
+        if not (means > 0).all():
+            return Estimate(value, np.nan, np.nan)
+        # The logarithm turns the ratio into a gap; its slope is 1 / mean.
+        low, high = range_interval(np.log(means), errors / means, self.confidence)
+        return Estimate(value, float(np.exp(-high)), float(np.exp(-low)))
+
+    @property
+    def worst_group(self) -> str:
+        """The group with the largest mean error."""
+        return self.group_names[int(np.nanargmax(self.means))]
+
+    @cached_property
+    def worst_error(self) -> Estimate:
+        """The largest mean error, with an interval that accounts for the selection."""
+        means, errors = self._present(self.heading)
+        low, high = largest_interval(means, errors, self.confidence)
+        return Estimate(float(means.max()), low, high)
+
+    @property
+    def is_gap_beyond_noise(self) -> bool:
+        """Whether the gap's interval excludes 0."""
+        return self.gap.low > 0
+
+    def difference(
+        self, method: Method = "between_groups", heading: str | None = None
+    ) -> float:
+        """Largest difference between two groups, or to the overall error.
+
+        Args:
+            method: `"between_groups"` (NaN if there are no two groups with rows) or
+                `"to_overall"`.
+            heading: Of the measure; by default the requested error.
+        """
+        check_one_of(get_args(Method), method=method)
+        heading = self._known(heading)
+        means, _ = self._present(heading)
+        if method == "between_groups":
+            return float(means.max() - means.min()) if len(means) > 1 else np.nan
+        distance = np.abs(means - self.overall[heading][0])
+        return float(distance.max()) if len(means) else np.nan
+
+    def error_ratio(
+        self, method: Method = "between_groups", heading: str | None = None
+    ) -> float:
+        """Smallest ratio between two groups, or to the overall error; at most 1.
+
+        Args:
+            method: `"between_groups"` or `"to_overall"`.
+            heading: Of the measure; by default the requested error.
+        """
+        check_one_of(get_args(Method), method=method)
+        heading = self._known(heading)
+        means, _ = self._present(heading)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if method == "between_groups":
+                return float(means.min() / means.max()) if len(means) > 1 else np.nan
+            quotient = means / self.overall[heading][0]
+            quotient = np.minimum(quotient, 1.0 / quotient)
+            return float(quotient.min()) if len(means) else np.nan
+
+    def _known(self, heading: str | None) -> str:
+        if heading is None:
+            return self.heading
+        check_one_of(self.measures, heading=heading)
+        return heading
+
+    def _present(self, heading: str) -> tuple[np.ndarray, np.ndarray]:
+        """Values and standard errors of the groups that have one."""
+        means, errors = self.measures[self._known(heading)]
+        is_present = ~np.isnan(means)
+        return means[is_present], errors[is_present]
+
+    def certify(
+        self,
+        bound: float,
+        of: Certified = "gap",
+        confidence: float = 0.95,
+        *,
+        errors_within: tuple[float, float] | None = None,
+    ) -> Certificate:
+        """Whether the gap, or every group's error, is within a bound on rows to come.
+
+        The rows must have had no part in training, nor in choosing the model. The true
+        gap or largest error is above `upper` with a chance of at most 1 − `confidence`,
+        and below `lower` with the same. Upper bounds need no correction for the number of
+        groups (an intersection-union test); lower ones are Bonferroni's.
+
+        Bounds are Student's t with Hall's correction for skewness, and need 30 rows of
+        each group; of bounded errors (0 and 1, or `errors_within`), they are Hoeffding's
+        or Maurer and Pontil's, which need no assumption and any number of rows. Rows, or
+        clusters, must be independent.
+
+        Args:
+            bound: In the units of the error.
+            of: `"gap"` or `"worst_error"`. For `"error_increase"`, see
+                `compare(before).certify`.
+            confidence: Of the verdict, in (0, 1).
+            errors_within: `(low, high)`, between which the errors of all possible rows
+                lie, if that is known.
+
+        Returns:
+            A `Certificate`: `verdict` is `"holds"`, `"does not hold"` or
+            `"cannot tell"`.
+
+        Raises:
+            ValueError: If there is no gap, or an error lies outside `errors_within`.
+
+        Reference: Thomas et al., "Preventing undesirable behavior of intelligent
+        machines", Science 366 (2019).
+
+        Example:
+            >>> from addloss_kit import group_report
+            >>> rng = np.random.default_rng(0)
+            >>> residual, ids = rng.normal(size=600), np.arange(600) % 2
+            >>> report = group_report(np.zeros(600), residual, ids)
+            >>> report.certify(0.5).verdict
+            'holds'
+        """
+        if of == "error_increase":
+            raise ValueError(
+                "An increase is of one report over another. Call "
+                "`report.compare(before).certify(bound)`. Received: of='error_increase'."
+            )
+        check_one_of(("gap", "worst_error"), of=of)
+        check_certified(bound, confidence)
+        has_group = self.group_ids >= 0
+        parts = (
+            self.row_errors[has_group],
+            self.group_ids[has_group],
+            self.row_weight[has_group],
+        )
+        if self.clusters is not None:
+            if errors_within is None and np.isin(parts[0], (0.0, 1.0)).all():
+                errors_within = 0.0, 1.0  # a cluster's mean is neither
+            parts = by_cluster(*parts, self.clusters[has_group])
+        return certify_groups(
+            of,
+            bound,
+            confidence,
+            parts,
+            self.group_names,
+            self.heading,
+            errors_within,
+        )
+
+    # Forms -----------------------------------------------------------------------
+
+    def compare(self, before: GroupReport) -> GroupComparison:
+        """The changes from `before` to this report; see `GroupComparison`."""
+        if not isinstance(before, GroupReport):
+            raise TypeError(
+                "`before` must be a `GroupReport`. Create both with `group_report`. "
+                f"{received(before=type(before).__name__)}"
+            )
+        return GroupComparison(before, self)
+
+    def plot(self, ax: Any = None, heading: str | None = None) -> Any:
+        """Each group's error with its interval; returns the matplotlib axes.
+
+        Args:
+            ax: Matplotlib axes; new ones if none.
+            heading: Of the measure; by default the requested error.
+        """
+        heading = self._known(heading)
+        low, high = self.interval(heading)
+        return plot_group_errors(
+            ax,
+            group_names=self.group_names,
+            n=self.n,
+            means=self.measures[heading][0],
+            low=low,
+            high=high,
+            overall=self.overall[heading][0],
+            gap=self.gap_of(heading),
+            heading=heading,
+            confidence=self.confidence,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, ready for JSON except for NaN."""
+        groups = {
+            name: {"n": int(self.n[k]), "weight": float(self.weight[k])}
+            | _flat({h: (m[k], s[k]) for h, (m, s) in self.measures.items()})
+            for k, name in enumerate(self.group_names)
+        }
+        return {
+            "error": self.error_name,
+            "confidence": self.confidence,
+            "groups": groups,
+            "overall": _flat(self.overall),
+            "rows_without_group": self.rows_without_group,
+            "gap": self.gap._asdict(),
+            "ratio": self.ratio._asdict(),
+            "worst_group": self.worst_group,
+            "worst_error": self.worst_error._asdict(),
+            "is_gap_beyond_noise": self.is_gap_beyond_noise,
+        } | self._further_gaps()
+
+    def _further_gaps(self) -> dict[str, Any]:
+        gaps = {h: self.gap_of(h)._asdict() for h in self.headings[1:]}
+        return {"further_gaps": gaps} if gaps else {}
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with one row per group.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "`to_pandas` needs pandas. Install it: `pip install pandas`."
+            ) from error
+        frame = pandas.DataFrame.from_dict(self.to_dict()["groups"], orient="index")
+        frame.index.name = "group"
+        return frame
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        header = ["group", "n", "weight", *self.measures]
+        order = list(range(len(self.group_names)))
+        half = tables.MAX_ROWS // 2
+        if len(order) > tables.MAX_ROWS:
+            # The groups that decide the gap: the worst and the best.
+            filled = np.where(np.isnan(self.means), -np.inf, self.means)
+            order = np.argsort(-filled, kind="stable").tolist()
+            order = order[:half] + [k for k in order if self.weight[k] > 0][-half:]
+        rows = []
+        for place, k in enumerate(order):
+            if place == half and len(self.group_names) > tables.MAX_ROWS:
+                rows.append(["…"] + [""] * (len(header) - 1))
+            cells = [
+                tables.plus_minus(m[k], s[k]) if self.weight[k] > 0 else "–"
+                for m, s in self.measures.values()
+            ]
+            weight = tables.number(float(self.weight[k]))
+            rows.append([self.group_names[k], str(int(self.n[k])), weight, *cells])
+        total = [
+            "overall",
+            str(int((self.row_weight > 0).sum())),
+            tables.number(float(self.row_weight.sum())),
+        ]
+        rows.append(total + [tables.plus_minus(*v) for v in self.overall.values()])
+        return header, rows
+
+    def _notes(self) -> list[str]:
+        notes = [
+            self._gap_note(self.heading, "as only one group has rows"),
+            f"ratio: {_shown(self.ratio)}",
+            f"worst group: {self.worst_group}, {_shown(self.worst_error)}",
+        ]
+        notes += [
+            self._gap_note(heading, "as fewer than two groups have one")
+            for heading in self.headings[1:]
+        ]
+        if self.rows_without_group:
+            notes.append(f"{self.rows_without_group} rows without a group: overall only")
+        notes.append(
+            f"± standard error; [ ] {100 * self.confidence:g} % confidence interval"
+        )
+        return notes + self._notes_on_groups() + self._notes_on_measures()
+
+    def _gap_note(self, heading: str, why_none: str) -> str:
+        gap = self.gap_of(heading)
+        verdict = "beyond noise" if gap.low > 0 else "within noise"
+        verdict = why_none if np.isnan(gap.value) else verdict
+        return f"gap in {heading}: {_shown(gap)}, {verdict}"
+
+    def _notes_on_groups(self) -> list[str]:
+        what = "row" if self.clusters is None else "cluster"
+        counted = list(zip(self.group_names, self.units))
+        few = [name for name, count in counted if 1 < count < _FEW_ROWS]
+        absent = [n for n, w in zip(self.group_names, self.weight) if not w > 0]
+        single = [name for name, count in counted if count == 1]
+        notes = []
+        if few:
+            notes.append(
+                f"of fewer than {_FEW_ROWS} {what}s, so with intervals that may be too "
+                f"narrow: {tables.listed(few)}"
+            )
+        if absent:
+            notes.append(f"without rows, so left out: {tables.listed(absent)}")
+        if single:
+            names = tables.listed(single)
+            notes.append(
+                f"of one {what}, so without a standard error, not compared: {names}"
+            )
+        return notes
+
+    def _notes_on_measures(self) -> list[str]:
+        notes = []
+        for heading, (means, _) in self.measures.items():
+            is_undefined = np.isnan(means) & (self.weight > 0)
+            if is_undefined.any():
+                names = [self.group_names[k] for k in np.flatnonzero(is_undefined)]
+                notes.append(f"{heading} is undefined in: {tables.listed(names)}")
+        resampled = [h for h, m in self._measured.items() if m.resamples]
+        if resampled:
+            what = "rows" if self.clusters is None else "clusters"
+            number = self._measured[resampled[0]].resamples
+            notes.append(
+                f"standard errors of {tables.listed(resampled)} are from {number:,} "
+                f"resamples of {what}"
+            )
+        return notes
+
+
+def _shown(estimate: Estimate) -> str:
+    value, low, high = map(tables.number, estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def _flat(measures: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    flat = {}
+    for heading, (value, error) in measures.items():
+        flat[heading] = float(value)
+        flat[f"{heading} standard error"] = float(error)
+    return flat
