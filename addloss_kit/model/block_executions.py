@@ -145,6 +145,12 @@ def steps_of(dataset: Any) -> float | None:
     return {-1: float("inf"), -2: None}.get(cardinality, cardinality)
 
 
+def rows_of_a_batch(dataset: Any) -> int:
+    """As the dataset says, or Keras's default."""
+    sizes = [part.shape[0] for part in keras.tree.flatten(dataset.element_spec)]
+    return max(size or 32 for size in sizes)
+
+
 def _flat(
     stack: Mapping[str, np.ndarray], rows: np.ndarray, first: int
 ) -> dict[str, np.ndarray]:
@@ -175,6 +181,6 @@ def _blocks(dataset: Any) -> Any:
     row_bytes = sum(
         part.dtype.size * int(np.prod(part.shape[1:], dtype=int)) for part in spec.values()
     )
-    rows = max(part.shape[0] or 32 for part in spec.values())
+    rows = rows_of_a_batch(dataset)
     per_block = max(1, min(_MAX_BATCHES, _BLOCK_BYTES // max(1, rows * row_bytes)))
     return dataset.map(counted).padded_batch(per_block).prefetch(1)

@@ -118,7 +118,8 @@ class CompiledTrials:
         self._predictor = export_inference_model(model)
         self._first = take_snapshot(model)
         # One training alone might not be worth the compilation; all of them may be.
-        model.speed.steps["train"] += plan.dataset.rows.steps * plan.epochs * trainings
+        rows = plan.dataset.rows
+        model.speed.count("train", rows.steps * plan.epochs * trainings, rows.batch_size)
 
     def run(self, value: float, weights: Any, repeat: int) -> Trained:
         model = self.build(value)

@@ -462,6 +462,17 @@ def test_a_few_steps_again_and_again_are_compiled_by_xla(monkeypatch, loops):
     assert loops
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
+def test_fewer_steps_of_many_rows_are_compiled_by_xla(monkeypatch, loops):
+    monkeypatch.setattr("addloss_kit.model.feeding.WORTH_COMPILING", 10)
+    packed = packed_rows(a_plain_model(), 5 * 4096)
+    for batch_size, epochs, is_looped in ((4096, 1, True), (4096 * 5, 1, False)):
+        model = a_plain_model()
+        model.fit(packed, batch_size=batch_size, epochs=epochs, verbose=0)
+        assert bool(loops) == is_looped
+        loops.clear()
+
+
 def a_stream(packed, batch=BATCH, is_known=True):
     import tensorflow as tf
 
