@@ -67,6 +67,11 @@ BUILD = [
         "At least one loss is needed.", "Pass a loss.",
     ),
     BadInput(
+        "weights-to-builder", "alk.build_training_model(predictor(), 'mse', sample_weight=y)",
+        "TypeError", "`sample_weight` must say whether there are weights, `True` or `False`.",
+        "Pass `True` here, and the weights to `pack_inputs`.",
+    ),
+    BadInput(
         "loss-number", "alk.build_training_model(predictor(), 3)", "TypeError",
         "A loss must be a name, a Keras loss, a LossTerm or a function.",
         "Pass one of these, or a list of them. Weights go to `loss_weights=`.",
@@ -76,6 +81,11 @@ BUILD = [
         "ValueError",
         "Check the spelling. Did you mean `huber`? Received: loss='huber_loss'.",
         "Use one of Keras's names, such as `huber`.",
+    ),
+    BadInput(
+        "loss-term-by-name", "alk.build_training_model(predictor(), 'group_gap')",
+        "ValueError", "Terms have arguments, so they have no names as Keras's losses have. "
+        "Pass an object, `losses.GroupGap(...)`.", "Pass `losses.GroupGap(num_groups=2)`.",
     ),
     BadInput(
         "two-of-one-name", "alk.build_training_model(predictor(), ['mse', 'mse'])",
@@ -319,6 +329,12 @@ ADD_LOSS = [
         "name-with-slash", "alk.add_loss(base, value, name='a/b')", "ValueError",
         "`name` must be text without `/`", "Pass another name.",
     ),
+    BadInput(
+        "add-loss-method", "alk.add_loss(base, value).add_loss(value)",
+        "NotImplementedError", "Keras 3 has no `model.add_loss` in functional models. Use "
+        "the function, `model = addloss_kit.add_loss(model, value)`.",
+        "`model = alk.add_loss(model, value)`.",
+    ),
 ]  # fmt: skip
 
 ADD_METRIC = [
@@ -477,7 +493,9 @@ GROUP_LOSSES = [
     ),
     BadInput(
         "called-without-ids", "losses.GroupGap(2)([[1.0]], [[1.0]])", "TypeError",
-        "missing a required argument: 'group_ids'", "Pass the ids, too.",
+        "`group_gap` takes ['y_true', 'y_pred', 'group_ids', 'sample_weight', 'mask']. Pass "
+        "them, or train with `build_training_model`: `compile(loss=...)` has only `(y_true, "
+        "y_pred)`. Received: missing a required argument: 'group_ids'.", "Pass the ids, too.",
     ),
 ]  # fmt: skip
 
@@ -537,7 +555,8 @@ OTHER_LOSSES = [
     BadInput(
         "weights-missing", "losses.WeightedRMSE()([[1.0]], [[2.0]])", "ValueError",
         "`weighted_rmse` needs weights.",
-        "Pass `sample_weight`, or construct the term with `weights=`.",
+        "Pass `sample_weight`, or construct the term with `weights=`; train with "
+        "`build_training_model`.",
     ),
     BadInput(
         "weights-nan", "losses.WeightedResidualNorm(weights=[np.nan])", "ValueError",
@@ -640,6 +659,29 @@ PACK = [
         "default gets none, unless `inputs=` has it.",
     ),
     BadInput(
+        "pack-misspelled", "alk.pack_inputs(grouped, x, y, groups=ids)", "ValueError",
+        "The model has no Input `groups`. Its Inputs are ['x', 'y_true', 'group_ids']. Did "
+        "you mean `group_ids`?", "Use the names of the Inputs.",
+    ),
+    BadInput(
+        "pack-no-target", "alk.pack_inputs(alk.add_loss(base, value), x, y)", "ValueError",
+        "The model has no Input for `y`. It feeds one that is named `y_true`.",
+        "Here the target's Input has a name of its own: `pack_inputs(model, x, target=y)`.",
+    ),
+    BadInput(
+        "pack-weights-shape",
+        "alk.pack_inputs(weighted, x, y, sample_weight=np.ones((4, 2)))", "ValueError",
+        "`sample_weight` must have shape (None,), rows first. Pass one weight per row, or "
+        "per element of the target.", "A `Weighted…` term takes a weight per element.",
+    ),
+    BadInput(
+        "pack-weights-of-outputs",
+        "alk.pack_inputs(by_element, x, np.ones((4, 3)), sample_weight=[1, 2, 1])",
+        "ValueError", "Weights of the outputs, for all rows, go to the loss: "
+        "`WeightedMSE(weights=[...])`.",
+        "Pass them there, or one row of weights per row.",
+    ),
+    BadInput(
         "pack-no-weights", "alk.pack_inputs(model, x, y, sample_weight=y)", "ValueError",
         "The model has no Input for `sample_weight`. Build it with `sample_weight=True`",
         "Build the model with `sample_weight=True`, or leave the weights out.",
@@ -670,8 +712,14 @@ PACK = [
     ),
     BadInput(
         "pack-ids-labels", "alk.pack_inputs(grouped, x, y, group_ids=['f', 'm', 'f', 'm'])",
-        "TypeError", "Encode labels first (group labels with `encode_groups`).",
+        "TypeError", "Encode labels first (group labels with `ids, names = "
+        "encode_groups(labels)`).",
         "`ids, names = alk.encode_groups(labels)`.",
+    ),
+    BadInput(
+        "pack-ids-one-hot", "alk.pack_inputs(grouped, x, y, group_ids=np.eye(2)[ids])",
+        "ValueError", "`group_ids` must have shape (None,), rows first. Pass one id per row, "
+        "such as `one_hot.argmax(-1)`.", "Pass `one_hot.argmax(-1)`.",
     ),
     BadInput(
         "pack-ids-twice",
@@ -805,6 +853,31 @@ PARQUET = [
         "parquet-columns", "alk.parquet_dataset(parquet, model, 2, columns=['x0', 'x1'])",
         "TypeError", "`columns` must be a dict of columns by word",
         "Say what each column is: `columns={'x': ['x0', 'x1'], 'y': 'y'}`.",
+    ),
+    BadInput(
+        "parquet-paths", "alk.parquet_dataset(model, parquet, 2, columns={'x': 'x0'})",
+        "TypeError", "`paths` must be paths of files. Call `parquet_dataset(paths, model, "
+        "batch_size, columns=...)`.", "The files come first, then the model.",
+    ),
+    BadInput(
+        "parquet-folder",
+        "alk.parquet_dataset(parquet.parent, model, 2, columns={'x': 'x0', 'y': 'y'})",
+        "FileNotFoundError", "`paths` must be paths of files. List those of a folder with "
+        "`sorted(pathlib.Path(folder).glob('*.parquet'))`.", "Pass that list.",
+    ),
+    BadInput(
+        "parquet-columns-reversed",
+        "alk.parquet_dataset(parquet, model, 2, columns={'x0': 'x', 'y': 'y'})",
+        "ValueError", "`columns` must be columns by word, such as `{'x': ['a', 'b'], 'y': "
+        "'c'}`. The model has no Input `x0`.",
+        "The keys are the words of `pack_inputs`, the values columns.",
+    ),
+    BadInput(
+        "parquet-labels",
+        "alk.parquet_dataset(parquet, grouped, 2, columns={'x': ['x0', 'x1'], 'y': 'y', "
+        "'group_ids': 'sex'})", "TypeError",
+        "`group_ids` must be ids, or labels with names. Pass `group_names=[...]`, the labels "
+        "in the order of their ids.", "Pass `group_names=['f', 'm']`.",
     ),
     BadInput(
         "parquet-column-missing",
@@ -1721,7 +1794,7 @@ step: nothing has been trained or written. `…` stands for what depends on your
 
 In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a model with
 two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
-weights, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
+weights, `by_element` one for each of three outputs, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
 and `one_hot` from one-hot targets, `binary` has one output, `two` has the outputs `price`
 and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids,
 `other_rows` of other rows with ids;

@@ -116,6 +116,7 @@ def shared(tmp_path_factory):
         "one_hot": trained(predictor(3, "softmax"), "categorical_crossentropy"),
         "binary": trained(predictor(1, "sigmoid"), "binary_crossentropy"),
         "two": trained(two_outputs(), {"price": "mse", "sold": "mae"}),
+        "by_element": trained(predictor(3), losses.WeightedMSE()),
         "unregistered": trained(predictor(), Unregistered()),
     }
     files = tmp_path_factory.mktemp("files")

@@ -84,6 +84,12 @@ def build_training_model(
         >>> [tensor.name for tensor in model.inputs][1:]
         ['y_true', 'sample_weight']
     """
+    if not isinstance(sample_weight, bool):
+        raise TypeError(
+            "`sample_weight` must say whether there are weights, `True` or `False`. Pass the "
+            f"weights themselves to `pack_inputs`. "
+            f"{received(sample_weight=type(sample_weight).__name__)}"
+        )
     own_inputs = dict(inputs or {})
     graph = predictor_graph(predictor, own_inputs)
     outputs = graph.outputs

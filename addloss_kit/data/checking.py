@@ -17,6 +17,13 @@ from addloss_kit.data.on_disk import is_on_disk, pieces
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
 
 
+# Of a wrong shape, by role.
+_REMEDIES = {
+    GROUP_IDS: "Pass one id per row, such as `one_hot.argmax(-1)`.",
+    SAMPLE_WEIGHT: "Pass one weight per row, or per element of the target.",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
     """What one Input takes.
@@ -125,7 +132,7 @@ class InputChecker:
             else _as_array(name, given[name], spec.dtype)
             for name, spec in specs.items()
         }
-        _check_rows(arrays)
+        _check_rows(arrays, specs)
         for name, array in arrays.items():
             spec = specs[name]
             fit = _spread if spec.field.role == SAMPLE_WEIGHT else _fit_rank
@@ -147,7 +154,8 @@ class InputChecker:
             parts += [f"`{name}` is not one of them" for name in unknown]
             raise ValueError(
                 f"The data must have one entry for each Input {wanted}: "
-                f"{'; '.join(parts)}. {remedy}{received(keys=names)}"
+                f"{'; '.join(parts)}. `pack_inputs` names arrays. {remedy}"
+                f"{received(keys=names)}"
             )
 
 
@@ -261,12 +269,22 @@ def _check_whole(name: str, array: np.ndarray) -> None:
         )
 
 
-def _check_rows(packed: Mapping[str, np.ndarray]) -> None:
+def _check_rows(
+    packed: Mapping[str, np.ndarray], specs: Mapping[str, InputSpec]
+) -> None:
+    rows = next(iter(packed.values())).shape[:1]
     for name, array in packed.items():
         if array.ndim == 0:
             raise ValueError(
                 f"`{name}` must have one entry per row. Repeat it for each row. "
                 f"{received(**{f'{name}.shape': array.shape})}"
+            )
+        is_weight = specs[name].field.role == SAMPLE_WEIGHT
+        if is_weight and array.shape == specs[name].shape[1:] != rows:
+            raise ValueError(
+                f"`{name}` must have one row per row of `{next(iter(packed))}`. Weights of "
+                "the outputs, for all rows, go to the loss: `WeightedMSE(weights=[...])`. "
+                f"{received(**{f'{name}.shape': array.shape, 'rows': rows[0]})}"
             )
     check_rows(**packed)
     if next(iter(packed.values())).shape[0] == 0:
@@ -313,7 +331,8 @@ def _check_shape(name: str, shape: Shape, spec: InputSpec, given: Shape) -> None
     )
     if not fits:
         remedy = other_form(tuple(given), wanted, spec.field) or (
-            f"Reshape it, or pass `inputs={{'{name}': keras.Input(...)}}` to "
+            _REMEDIES.get(spec.field.role)
+            or f"Reshape it, or pass `inputs={{'{name}': keras.Input(...)}}` to "
             "`build_training_model`."
         )
         raise ValueError(

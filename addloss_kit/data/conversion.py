@@ -119,7 +119,7 @@ def columns_of(labels: Mapping[Any, Any]) -> dict[str, Any]:
 def _needs_numbers(name: str, dtype: str, culprit: str, value: Any) -> str:
     return (
         f"`{name}` must be numbers, {dtype}. Encode labels first (group labels with "
-        f"`encode_groups`). {received(**{culprit: value})}"
+        f"`ids, names = encode_groups(labels)`). {received(**{culprit: value})}"
     )
 
 

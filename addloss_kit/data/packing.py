@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import received
+from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import ArrayLike
 from addloss_kit.data.checking import InputChecker
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, parse_input_name
@@ -98,7 +98,8 @@ def by_input_name(
     for name, value in extra.items():
         if name not in specs:
             raise ValueError(
-                f"The model has no Input `{name}`. Its Inputs are {list(specs)}. "
+                f"The model has no Input `{name}`. Its Inputs are {list(specs)}."
+                f"{did_you_mean(name, [n for n in specs if n not in {**extra, **given}])} "
                 f"{received(**{name: type(value).__name__})}"
             )
         _give(given, name, value)
@@ -154,7 +155,8 @@ def _take_by_output(
             remedy = (
                 "Build it with `sample_weight=True`, or omit the weights."
                 if role == SAMPLE_WEIGHT
-                else "Omit it."
+                else "It feeds one that is named `y_true`. Pass targets by the name of "
+                "their Input, or omit them."
             )
             raise ValueError(
                 f"The model has no Input for `{argument}`. {remedy} "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import check_positive_int, received
+from addloss_kit._checks import as_path, check_positive_int, received
 from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.row_groups import RowGroup, RowGroupReader, ShuffledGroups
 from addloss_kit.fields import GROUP_IDS
@@ -68,6 +68,7 @@ def parquet_dataset(
 
     Raises:
         ImportError: If `pyarrow` is not installed.
+        FileNotFoundError: If a path is not that of a file.
         ValueError: If a column is missing or does not fit its Input, or there are too few
             row groups or rows. Values are checked as they are read.
     """
@@ -121,9 +122,8 @@ def _row_groups(paths: Any, shard: tuple[int, int]) -> list[RowGroup]:
     index, of = shard
     check_positive_int(of=of)
     check_positive_int(least=0, index=index)
-    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     groups = []
-    for path in [os.fspath(path) for path in listed]:
+    for path in _files(paths):
         metadata = pyarrow.parquet.ParquetFile(path).metadata
         for number in range(metadata.num_row_groups):
             groups.append(RowGroup(path, number, metadata.row_group(number).num_rows))
@@ -133,3 +133,21 @@ def _row_groups(paths: Any, shard: tuple[int, int]) -> list[RowGroup]:
             f"with more row groups. {received(shard=shard, row_groups=len(groups))}"
         )
     return groups[index::of]
+
+
+def _files(paths: Any) -> list[str]:
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not isinstance(listed, Iterable):
+        raise TypeError(
+            "`paths` must be paths of files. Call `parquet_dataset(paths, model, batch_size, "
+            f"columns=...)`. {received(paths=type(paths).__name__)}"
+        )
+    files = [as_path(paths=path) for path in listed]
+    missing = [path for path in files if not os.path.isfile(path)]
+    if missing or not files:
+        raise FileNotFoundError(
+            "`paths` must be paths of files. List those of a folder with "
+            "`sorted(pathlib.Path(folder).glob('*.parquet'))`. "
+            f"{received(paths=missing[:3])}"
+        )
+    return files

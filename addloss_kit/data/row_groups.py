@@ -16,6 +16,7 @@ from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT
 
 Arrays = dict[str, np.ndarray]
 
+_EXAMPLE = "{'x': ['a', 'b'], 'y': 'c'}"
 # Bytes. Some writers cut longer strings in the statistics.
 _WHOLE_STRING = 16
 
@@ -42,15 +43,20 @@ class RowGroupReader:
         self.checker = checker_of(model)
         if not isinstance(columns, Mapping):
             raise TypeError(
-                "`columns` must be a dict of columns by word, such as `{'x': ['a', 'b'], "
-                f"'y': 'c'}}`. {received(columns=type(columns).__name__)}"
+                f"`columns` must be a dict of columns by word, such as `{_EXAMPLE}`. "
+                f"{received(columns=type(columns).__name__)}"
             )
         self.columns = dict(columns)
         is_by_name = isinstance(group_names, Mapping)
         self.names = dict(group_names) if is_by_name else {GROUP_IDS: group_names}
         # Raises at once if one is missing or unknown to the model.
         self._feature_model = _Names(self.checker, list(model.feature_names))
-        self._named(self.columns)
+        try:
+            self._named(self.columns)
+        except ValueError as error:
+            raise ValueError(
+                f"`columns` must be columns by word, such as `{_EXAMPLE}`. {error}"
+            ) from None
         self.needed = list(dict.fromkeys(_leaves(self.columns)))
 
     def read(self, group: RowGroup) -> Arrays:
@@ -122,7 +128,15 @@ class RowGroupReader:
     def _ids(self, word: str, array: np.ndarray) -> np.ndarray:
         """Labels as ids, where `group_names` has names for them."""
         names = self.names.get(word)
-        return array if names is None else encode_groups(array, group_names=names)[0]
+        if names is not None:
+            return encode_groups(array, group_names=names)[0]
+        spec = self.checker.specs.get(word)
+        if spec and spec.field.num_groups is not None and array.dtype.kind in "OUS":
+            raise TypeError(
+                f"`{word}` must be ids, or labels with names. Pass `group_names=[...]`, the "
+                f"labels in the order of their ids. {received(**{f'{word}[0]': array[0]})}"
+            )
+        return array
 
 
 def _only_value(file: Any, number: int, column: str) -> Any:

@@ -150,7 +150,15 @@ class LossTerm(keras.layers.Layer):
     def __call__(self, *args: Any, training: bool = False, **kwargs: Any) -> Tensor:
         if not self.built:
             self.build()
-        bound = inspect.Signature(self._signature()).bind(*args, **kwargs).arguments
+        signature = inspect.Signature(self._signature())
+        try:
+            bound = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(
+                f"`{self.name}` takes {list(signature.parameters)}. Pass them, or train with "
+                "`build_training_model`: `compile(loss=...)` has only `(y_true, y_pred)`. "
+                f"Received: {error}."
+            ) from None
         return self.compute_loss(
             training,
             1.0,

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from addloss_kit._checks import received
+from addloss_kit.fields import snake_case
 from addloss_kit.losses.keras_loss import FunctionLoss, KerasLoss
 from addloss_kit.losses.loss_term import LossTerm
 
@@ -20,7 +21,8 @@ def get(loss: Any) -> LossTerm:
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: If Keras does not know a loss of that name.
+        ValueError: If Keras does not know a loss of that name, as it does not know those
+            of the kit.
 
     Example:
         >>> get("mse").name, get(keras.losses.Huber(delta=0.3)).name
@@ -30,6 +32,8 @@ def get(loss: Any) -> LossTerm:
         return loss
     if isinstance(loss, type) and issubclass(loss, LossTerm):
         return loss()
+    if isinstance(loss, str):
+        _check_no_term(loss)
     is_keras_class = isinstance(loss, type) and issubclass(loss, keras.losses.Loss)
     if isinstance(loss, (str, keras.losses.Loss)) or is_keras_class:
         return KerasLoss(loss)
@@ -41,3 +45,15 @@ def get(loss: Any) -> LossTerm:
         "A loss must be a name, a Keras loss, a LossTerm or a function. Pass one of them, "
         f"or a list of them. {received(loss=repr(loss))}"
     )
+
+
+def _check_no_term(name: str) -> None:
+    """Raise if it is the name of a term, as the history has it."""
+    terms = [LossTerm]
+    for term in terms:
+        terms += term.__subclasses__()
+        if snake_case(term.__name__) == name:
+            raise ValueError(
+                "Terms have arguments, so they have no names as Keras's losses have. Pass "
+                f"an object, `losses.{term.__name__}(...)`. {received(loss=repr(name))}"
+            )

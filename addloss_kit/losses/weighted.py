@@ -83,8 +83,9 @@ class _Weighted(LossTerm):
             sample_weight = ops.broadcast_to(per_output, ops.shape(y_pred))
         elif sample_weight is None:
             raise ValueError(
-                f"`{self.name}` needs weights. Pass `sample_weight`, or construct the "
-                "term with `weights=[...]`, one per output. "
+                f"`{self.name}` needs weights. Pass `sample_weight`, or construct the term "
+                "with `weights=[...]`, one per output. `build_training_model` feeds it "
+                "weights; `compile(loss=...)` does not. "
                 f"{received(sample_weight=None)}"
             )
         if mask is not None:

@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_refused_with_the_culprit(grouped, changes, message
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"group_ids": ["a", "b", "a"]}, r"`group_ids` must be numbers.*`encode_groups`"),
+        ({"group_ids": ["a", "b", "a"]}, r"`group_ids` must be numbers.*= encode_groups"),
         ({"group_ids": np.array(["a", "b", "a"], object)}, r"`group_ids` must be numbers"),
         ({"y": ["1", "2", "3"]}, r"`y_true` must be numbers, float32"),
         ({"x": [[1, 2], [3], [4, 5]]}, r"`x` must be numbers"),

@@ -250,7 +250,7 @@ def test_features_alone_are_refused(method, compiled_model, data):
 
 def test_labels_in_the_place_of_ids_are_refused_by_their_name(compiled_model, data):
     labels = np.array(["a", "b"] * 5, object)
-    with pytest.raises(TypeError, match=r"`group_ids` must be numbers.*`encode_groups`"):
+    with pytest.raises(TypeError, match=r"`group_ids` must be numbers.*= encode_groups"):
         compiled_model.fit({**data, "group_ids": labels}, verbose=0)
 
 
