@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from addloss_kit._checks import check_number, check_positive_int, check_rows, received
 from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.conversion import check_same_index
@@ -30,6 +32,7 @@ def group_report(
     error: ErrorLike | Mapping[str, ErrorLike] = "squared_error",
     confidence: float = 0.95,
     clusters: ArrayLike | None = None,
+    control_groups: ArrayLike | None = None,
     bootstrap: int = 200,
     seed: int | None = None,
     verbose: int = 0,
@@ -73,6 +76,9 @@ def group_report(
             cluster may depend on each other; standard errors, intervals and certificates
             then count clusters instead of rows. Groups are taken as independent, which
             is cautious if a cluster's errors are alike in several groups.
+        control_groups: `(rows,)` labels or ids of strata, such as the region: the gap
+            within each is in `by_stratum`. Rows with id -1, or a missing label, are in
+            none, and a stratum without rows of a group is left out.
         bootstrap: Number of resamples of rows, or clusters, from which metrics get their
             standard errors: they have no formula. 0 for none.
         seed: Seed of the resamples.
@@ -120,25 +126,36 @@ def group_report(
         group_ids=group_ids,
         sample_weight=sample_weight,
         clusters=clusters,
+        control_groups=control_groups,
     )
     y_true, y_pred = as_array("y_true", y_true), as_array("y_pred", y_pred)
     ids, names = as_groups(group_ids, group_names)
-    cluster_ids = None if clusters is None else as_clusters(clusters)
-    check_rows(
-        y_true=y_true,
-        y_pred=y_pred,
-        group_ids=ids,
-        **({} if cluster_ids is None else {"clusters": cluster_ids}),
-    )
+    labels: dict[str, np.ndarray] = {"group_ids": ids}
+    if clusters is not None:
+        labels["clusters"] = as_clusters(clusters)
+    if control_groups is not None:
+        strata, stratum_names = as_groups(control_groups, None, "control_groups")
+        labels["control_groups"] = strata
+    check_rows(y_true=y_true, y_pred=y_pred, **labels)
     if not (ids >= 0).any():
         raise ValueError(
             "At least one row must have a group. Number the groups from 0, or give them "
             f"names. {received(rows=len(ids), ids='all -1')}"
         )
     weight = as_weight(sample_weight, y_true)
+    has_weights = sample_weight is not None
     rows = ReportRows(
-        y_true, y_pred, ids, len(names), weight, cluster_ids, sample_weight is not None
+        y_true, y_pred, ids, len(names), weight, labels.get("clusters"), has_weights
     )
-    requested = as_requested(error, rows)
-    measured = measure(requested, rows, bootstrap, seed, verbose)
-    return GroupReport(rows, names, requested, measured, float(confidence))
+
+    def report(rows: ReportRows) -> GroupReport:
+        requested = as_requested(error, rows)
+        measured = measure(requested, rows, bootstrap, seed, verbose)
+        return GroupReport(rows, names, requested, measured, float(confidence))
+
+    whole = report(rows)
+    if control_groups is not None:
+        is_compared = (ids >= 0) & (weight > 0) & (strata >= 0)
+        for k in np.unique(strata[is_compared]):
+            whole.by_stratum[stratum_names[k]] = report(rows.take(strata == k))
+    return whole

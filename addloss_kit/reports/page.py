@@ -47,15 +47,27 @@ class Shown:
         """Draw into matplotlib axes."""
         raise NotImplementedError
 
+    def _further(self) -> list[Shown]:
+        """What is shown below, each under its title."""
+        return []
+
     def __repr__(self) -> str:
-        return "\n".join([tables.as_text(*self._table()), "", *self._notes()])
+        lines = [tables.as_text(*self._table()), "", *self._notes()]
+        for part in self._further():
+            lines += ["", part.title, "", repr(part)]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return tables.as_html(*self._table(), self._notes())
+        below = [
+            f"<h2>{html.escape(part.title)}</h2>{part._repr_html_()}"
+            for part in self._further()
+        ]
+        return "".join([tables.as_html(*self._table(), self._notes()), *below])
 
     def to_markdown(self) -> str:
         """The table as Markdown, with the notes as a list below."""
-        return tables.as_markdown(*self._table(), self._notes())
+        below = [f"\n## {part.title}\n\n{part.to_markdown()}" for part in self._further()]
+        return "".join([tables.as_markdown(*self._table(), self._notes()), *below])
 
     def to_html(self, path: Path, title: str | None = None) -> None:
         """Write a page of its own: table, notes, and the plot if matplotlib is installed.
@@ -71,7 +83,7 @@ class Shown:
         """
         place = pathlib.Path(os.path.abspath(as_path(path=path)))
         heading = html.escape(self.title if title is None else title)
-        table = tables.as_html(*self._table(), self._notes())
+        table = self._repr_html_()
         table = table.replace("<table>", '<div class="table"><table>')
         table = table.replace("</table>", "</table></div>")
         page = (

@@ -67,6 +67,35 @@ def plot_group_errors(
     return ax
 
 
+def plot_gaps(
+    ax: Any, *, gaps: Mapping[str, Estimate], heading: str, confidence: float
+) -> Any:
+    """The gap of each stratum with its interval, the largest on top.
+
+    Args:
+        ax: Matplotlib axes; new ones if none.
+        gaps: By name of the stratum; NaN where there is none.
+        heading: Heading of the error, such as `"MSE"`.
+        confidence: Confidence level of the intervals.
+    """
+    names = list(gaps)
+    value, low, high = np.array(list(gaps.values())).T
+    chosen = _drawn(value)
+    ax = _axes(ax, height=1.6 + 0.32 * len(chosen))
+    place = np.arange(len(chosen))
+    sides = np.stack([value - low, high - value])[:, chosen]
+    # A group of one row leaves the gap open above.
+    sides = np.where(np.isfinite(sides), sides, 0.0)
+    ax.errorbar(value[chosen], place, xerr=sides, fmt="o", color=_BLUE, capsize=3)
+    ax.set_yticks(place, [names[k] for k in chosen])
+    ax.set_ylim(len(chosen) - 0.5, -0.5)
+    ax.set_xlim(left=0)
+    ax.set_xlabel(f"gap in {heading}, {100 * confidence:g} % interval")
+    _say_left_out(ax, len(chosen), len(names), "strata")
+    _tidy(ax, "x")
+    return ax
+
+
 def plot_change(
     ax: Any,
     *,
@@ -226,9 +255,9 @@ def _drawn(means: np.ndarray) -> np.ndarray:
     return order
 
 
-def _say_left_out(ax: Any, drawn: int, groups: int) -> None:
-    if drawn == _MAX_GROUPS and groups > drawn:
-        note = f"the {drawn // 2} worst and the {drawn // 2} best of {groups:,} groups"
+def _say_left_out(ax: Any, drawn: int, number: int, what: str = "groups") -> None:
+    if drawn == _MAX_GROUPS and number > drawn:
+        note = f"the {drawn // 2} worst and the {drawn // 2} best of {number:,} {what}"
         ax.set_title(note, loc="right", fontsize=8)
 
 

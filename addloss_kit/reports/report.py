@@ -29,6 +29,7 @@ from addloss_kit.reports.page import Shown
 from addloss_kit.reports.plots import plot_group_errors
 from addloss_kit.reports.requested import Measured, Requested
 from addloss_kit.reports.rows import ReportRows
+from addloss_kit.reports.strata import Strata
 
 # Where the normal approximation begins to hold.
 _FEW_ROWS = 30
@@ -49,6 +50,8 @@ class GroupReport(Shown):
             error comes first); NaN for a group where it is undefined.
         overall: The same pair by heading for all rows, including those without a
             group.
+        by_stratum: A dict of the report within each stratum of `control_groups` by name.
+            It prints as a table of their gaps.
         rows_without_group: Number of rows with id -1.
         confidence: Confidence level of the intervals.
     """
@@ -75,6 +78,7 @@ class GroupReport(Shown):
         self.row_errors = requested.error
         self.measures = {heading: m.by_group for heading, m in measured.items()}
         self.overall = {heading: m.overall for heading, m in measured.items()}
+        self.by_stratum: Strata[GroupReport] = Strata()
         self._measured = measured
         has_group = rows.group_ids >= 0
         ids, weight = rows.group_ids[has_group], rows.weight[has_group]
@@ -361,11 +365,13 @@ class GroupReport(Shown):
             "worst_group": self.worst_group,
             "worst_error": self.worst_error._asdict(),
             "is_gap_beyond_noise": self.is_gap_beyond_noise,
-        } | self._further_gaps()
+        } | self._further_numbers()
 
-    def _further_gaps(self) -> dict[str, Any]:
+    def _further_numbers(self) -> dict[str, Any]:
+        """Only of what was asked for."""
         gaps = {h: self.gap_of(h)._asdict() for h in self.headings[1:]}
-        return {"further_gaps": gaps} if gaps else {}
+        further = {"further_gaps": gaps, "by_stratum": self.by_stratum.to_dict()}
+        return {key: numbers for key, numbers in further.items() if numbers}
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` with one row per group.
@@ -382,6 +388,9 @@ class GroupReport(Shown):
         frame = pandas.DataFrame.from_dict(self.to_dict()["groups"], orient="index")
         frame.index.name = "group"
         return frame
+
+    def _further(self) -> list[Shown]:
+        return [self.by_stratum] if self.by_stratum else []
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         header = ["group", "n", "weight", *self.measures]
@@ -413,8 +422,8 @@ class GroupReport(Shown):
     def _notes(self) -> list[str]:
         notes = [
             self._gap_note(self.heading, "as only one group has rows"),
-            f"ratio: {_shown(self.ratio)}",
-            f"worst group: {self.worst_group}, {_shown(self.worst_error)}",
+            f"ratio: {tables.estimate(self.ratio)}",
+            f"worst group: {self.worst_group}, {tables.estimate(self.worst_error)}",
         ]
         notes += [
             self._gap_note(heading, "as fewer than two groups have one")
@@ -431,7 +440,7 @@ class GroupReport(Shown):
         gap = self.gap_of(heading)
         verdict = "beyond noise" if gap.low > 0 else "within noise"
         verdict = why_none if np.isnan(gap.value) else verdict
-        return f"gap in {heading}: {_shown(gap)}, {verdict}"
+        return f"gap in {heading}: {tables.estimate(gap)}, {verdict}"
 
     def _notes_on_groups(self) -> list[str]:
         what = "row" if self.clusters is None else "cluster"
@@ -470,11 +479,6 @@ class GroupReport(Shown):
                 f"resamples of {what}"
             )
         return notes
-
-
-def _shown(estimate: Estimate) -> str:
-    value, low, high = map(tables.number, estimate)
-    return f"{value} [{low}, {high}]"
 
 
 def _flat(measures: Mapping[str, tuple[float, float]]) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -18,7 +19,8 @@ from addloss_kit.data.encoding import encode_groups
 _MAX_GROUPS = 1_000_000
 
 
-class ReportRows(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ReportRows:
     """The rows of a report.
 
     Args:
@@ -38,6 +40,17 @@ class ReportRows(NamedTuple):
     clusters: np.ndarray | None
     is_weighted: bool
 
+    def take(self, chosen: np.ndarray) -> ReportRows:
+        """Some of the rows, with the same groups."""
+        return dataclasses.replace(
+            self,
+            y_true=self.y_true[chosen],
+            y_pred=self.y_pred[chosen],
+            group_ids=self.group_ids[chosen],
+            weight=self.weight[chosen],
+            clusters=None if self.clusters is None else self.clusters[chosen],
+        )
+
 
 def as_array(name: str, values: ArrayLike) -> np.ndarray:
     """A NumPy array of numbers from lists, tables and tensors of any backend."""
@@ -53,7 +66,7 @@ def as_array(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def as_groups(
-    group_ids: ArrayLike, names: Sequence[Any] | None
+    group_ids: ArrayLike, names: Sequence[Any] | None, argument: str = "group_ids"
 ) -> tuple[np.ndarray, list[str]]:
     """Ids `(rows,)` and names: integers are ids, anything else is labels."""
     if ops.is_tensor(group_ids):
@@ -68,15 +81,15 @@ def as_groups(
     num_groups = int(ids.max(initial=-1)) + 1 if names is None else len(names)
     if names is None and num_groups > max(_MAX_GROUPS, ids.size):
         raise ValueError(
-            "`group_ids` must be ids from 0, one after another. Number the groups with "
-            f"`encode_groups`. {received(**{'max(group_ids)': num_groups - 1})}"
+            f"`{argument}` must be ids from 0, one after another. Number the groups with "
+            f"`encode_groups`. {received(**{f'max({argument})': num_groups - 1})}"
         )
     is_outside = (ids < -1) | (ids >= num_groups)
     if is_outside.any():
         row = int(np.argmax(is_outside))
         why = "" if names is None else f", as `group_names` has {num_groups} names"
         raise ValueError(
-            f"`group_ids` must lie in [0, {num_groups}){why}, or be -1 for no group. "
+            f"`{argument}` must lie in [0, {num_groups}){why}, or be -1 for no group. "
             f"Received: {int(is_outside.sum())} ids outside, the first being {ids[row]} at "
             f"row {row}."
         )

@@ -33,6 +33,12 @@ def percent(value: float, standard_error: float) -> str:
     return f"{100 * value:+.1f} ± {100 * standard_error:.2g} %"
 
 
+def estimate(numbers: Sequence[float]) -> str:
+    """`value [low, high]`; a dash if there is no value."""
+    value, low, high = map(number, numbers)
+    return value if math.isnan(numbers[0]) else f"{value} [{low}, {high}]"
+
+
 def p_value(p: float) -> str:
     """Two digits; what is below a thousandth only so."""
     if math.isnan(p):
