@@ -1589,6 +1589,22 @@ REPORT = [
         "Train at least once.",
     ),
     BadInput(
+        "permutations-none", "alk.group_report(y, y, ids).permutation_test(0)",
+        "ValueError", "`permutations` must be a whole number of at least 1.",
+        "The usual number is 999.",
+    ),
+    BadInput(
+        "permutations-of-one-group",
+        "alk.group_report(y, y, [0, 0, 0, 0]).permutation_test()", "ValueError",
+        "A gap needs two groups with rows.", "Report on rows of two groups.",
+    ),
+    BadInput(
+        "permutations-of-mixed-clusters",
+        "alk.group_report(y, y, ids, clusters=[0, 0, 1, 1]).permutation_test()",
+        "ValueError", "Each cluster must be of one group",
+        "Go by the interval of `gap`.",
+    ),
+    BadInput(
         "certify-what", "alk.group_report(y, y, ids).certify(0.1, 'ratio')", "ValueError",
         "Invalid value for argument `of`. Expected one of ['gap', 'worst_error'].",
         "Use one of the two.",
