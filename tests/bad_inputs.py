@@ -67,8 +67,10 @@ BUILD = [
         "At least one loss is needed.", "Pass a loss.",
     ),
     BadInput(
-        "weights-to-builder", "alk.build_training_model(predictor(), 'mse', sample_weight=y)",
-        "TypeError", "`sample_weight` must say whether there are weights, `True` or `False`.",
+        "weights-to-builder",
+        "alk.build_training_model(predictor(), 'mse', sample_weight=y)",
+        "TypeError",
+        "`sample_weight` must say whether there are weights, `True` or `False`.",
         "Pass `True` here, and the weights to `pack_inputs`.",
     ),
     BadInput(
@@ -493,9 +495,10 @@ GROUP_LOSSES = [
     ),
     BadInput(
         "called-without-ids", "losses.GroupGap(2)([[1.0]], [[1.0]])", "TypeError",
-        "`group_gap` takes ['y_true', 'y_pred', 'group_ids', 'sample_weight', 'mask']. Pass "
-        "them, or train with `build_training_model`: `compile(loss=...)` has only `(y_true, "
-        "y_pred)`. Received: missing a required argument: 'group_ids'.", "Pass the ids, too.",
+        "`group_gap` takes ['y_true', 'y_pred', 'group_ids', 'sample_weight', 'mask']. "
+        "Pass them, or train with `build_training_model`: `compile(loss=...)` has only "
+        "`(y_true, y_pred)`. Received: missing a required argument: 'group_ids'.",
+        "Pass the ids, too.",
     ),
 ]  # fmt: skip
 
@@ -718,8 +721,8 @@ PACK = [
     ),
     BadInput(
         "pack-ids-one-hot", "alk.pack_inputs(grouped, x, y, group_ids=np.eye(2)[ids])",
-        "ValueError", "`group_ids` must have shape (None,), rows first. Pass one id per row, "
-        "such as `one_hot.argmax(-1)`.", "Pass `one_hot.argmax(-1)`.",
+        "ValueError", "`group_ids` must have shape (None,), rows first. Pass one id per "
+        "row, such as `one_hot.argmax(-1)`.", "Pass `one_hot.argmax(-1)`.",
     ),
     BadInput(
         "pack-ids-twice",
@@ -876,8 +879,8 @@ PARQUET = [
         "parquet-labels",
         "alk.parquet_dataset(parquet, grouped, 2, columns={'x': ['x0', 'x1'], 'y': 'y', "
         "'group_ids': 'sex'})", "TypeError",
-        "`group_ids` must be ids, or labels with names. Pass `group_names=[...]`, the labels "
-        "in the order of their ids.", "Pass `group_names=['f', 'm']`.",
+        "`group_ids` must be ids, or labels with names. Pass `group_names=[...]`, the "
+        "labels in the order of their ids.", "Pass `group_names=['f', 'm']`.",
     ),
     BadInput(
         "parquet-column-missing",
@@ -1810,8 +1813,8 @@ step: nothing has been trained or written. `…` stands for what depends on your
 
 In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a model with
 two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
-weights, `by_element` one for each of three outputs, `grouped` has a `GroupGap(2)`, `classes` predicts three classes from their numbers
-and `one_hot` from one-hot targets, `binary` has one output, `two` has the outputs `price`
+weights, `by_element` one for each of three outputs, `grouped` has a `GroupGap(2)`,
+`classes` predicts three classes from their numbers and `one_hot` from one-hot targets, `binary` has one output, `two` has the outputs `price`
 and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids,
 `other_rows` of other rows with ids;
 `stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator, and `parquet` a file

@@ -86,8 +86,8 @@ def build_training_model(
     """
     if not isinstance(sample_weight, bool):
         raise TypeError(
-            "`sample_weight` must say whether there are weights, `True` or `False`. Pass the "
-            f"weights themselves to `pack_inputs`. "
+            "`sample_weight` must say whether there are weights, `True` or `False`. Pass "
+            f"the weights themselves to `pack_inputs`. "
             f"{received(sample_weight=type(sample_weight).__name__)}"
         )
     own_inputs = dict(inputs or {})

@@ -16,7 +16,6 @@ from addloss_kit.data.conversion import as_number_array, check_same_index
 from addloss_kit.data.on_disk import is_on_disk, pieces
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
 
-
 # Of a wrong shape, by role.
 _REMEDIES = {
     GROUP_IDS: "Pass one id per row, such as `one_hot.argmax(-1)`.",
@@ -269,9 +268,7 @@ def _check_whole(name: str, array: np.ndarray) -> None:
         )
 
 
-def _check_rows(
-    packed: Mapping[str, np.ndarray], specs: Mapping[str, InputSpec]
-) -> None:
+def _check_rows(packed: Mapping[str, np.ndarray], specs: Mapping[str, InputSpec]) -> None:
     rows = next(iter(packed.values())).shape[:1]
     for name, array in packed.items():
         if array.ndim == 0:

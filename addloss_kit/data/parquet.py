@@ -139,8 +139,8 @@ def _files(paths: Any) -> list[str]:
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if not isinstance(listed, Iterable):
         raise TypeError(
-            "`paths` must be paths of files. Call `parquet_dataset(paths, model, batch_size, "
-            f"columns=...)`. {received(paths=type(paths).__name__)}"
+            "`paths` must be paths of files. Call `parquet_dataset(paths, model, "
+            f"batch_size, columns=...)`. {received(paths=type(paths).__name__)}"
         )
     files = [as_path(paths=path) for path in listed]
     missing = [path for path in files if not os.path.isfile(path)]

@@ -133,8 +133,9 @@ class RowGroupReader:
         spec = self.checker.specs.get(word)
         if spec and spec.field.num_groups is not None and array.dtype.kind in "OUS":
             raise TypeError(
-                f"`{word}` must be ids, or labels with names. Pass `group_names=[...]`, the "
-                f"labels in the order of their ids. {received(**{f'{word}[0]': array[0]})}"
+                f"`{word}` must be ids, or labels with names. Pass `group_names=[...]`, "
+                f"the labels in the order of their ids. "
+                f"{received(**{f'{word}[0]': array[0]})}"
             )
         return array
 

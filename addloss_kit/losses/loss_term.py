@@ -155,8 +155,9 @@ class LossTerm(keras.layers.Layer):
             bound = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise TypeError(
-                f"`{self.name}` takes {list(signature.parameters)}. Pass them, or train with "
-                "`build_training_model`: `compile(loss=...)` has only `(y_true, y_pred)`. "
+                f"`{self.name}` takes {list(signature.parameters)}. Pass them, or train "
+                "with `build_training_model`: `compile(loss=...)` has only "
+                "`(y_true, y_pred)`. "
                 f"Received: {error}."
             ) from None
         return self.compute_loss(

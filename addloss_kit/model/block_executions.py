@@ -162,9 +162,10 @@ def _blocks(dataset: Any) -> Any:
     """Stacks of batches, with the rows of each batch: `(batches, inputs)`."""
     import tensorflow as tf
 
-    def sized(stack: Mapping[str, Any]) -> dict[str, Any]:
-        shape = tf.shape(next(iter(stack.values())))
-        return {**stack, _ROWS: tf.fill((shape[0], 1), shape[1])}
+    def sized(*stack: Any) -> dict[str, Any]:
+        named = dict(stack[0])
+        shape = tf.shape(next(iter(named.values())))
+        return {**named, _ROWS: tf.fill((shape[0], 1), shape[1])}
 
     if (stacks := getattr(dataset, "stacks", None)) is not None:
         return stacks.map(sized).prefetch(1)
@@ -176,11 +177,12 @@ def _blocks(dataset: Any) -> Any:
         return {**named, _ROWS: rows}
 
     dataset = getattr(dataset, "unchecked", dataset)
-    spec = dataset.element_spec
-    spec = spec[0] if isinstance(spec, tuple) else spec
-    row_bytes = sum(
-        part.dtype.size * int(np.prod(part.shape[1:], dtype=int)) for part in spec.values()
-    )
+    parts = keras.tree.flatten(dataset.element_spec)
+    row_bytes = sum(p.dtype.size * int(np.prod(p.shape[1:], dtype=int)) for p in parts)
     rows = rows_of_a_batch(dataset)
     per_block = max(1, min(_MAX_BATCHES, _BLOCK_BYTES // max(1, rows * row_bytes)))
+    sizes = {part.shape[0] for part in parts}
+    if len(sizes) == 1 and None not in sizes:
+        # All have the same rows; to count them would take longer than to stack them.
+        return dataset.batch(per_block).map(sized).prefetch(1)
     return dataset.map(counted).padded_batch(per_block).prefetch(1)

@@ -473,10 +473,10 @@ def test_fewer_steps_of_many_rows_are_compiled_by_xla(monkeypatch, loops):
         loops.clear()
 
 
-def a_stream(packed, batch=BATCH, is_known=True):
+def a_stream(packed, batch=BATCH, is_known=True, drop_remainder=False):
     import tensorflow as tf
 
-    dataset = tf.data.Dataset.from_tensor_slices(packed).batch(batch)
+    dataset = tf.data.Dataset.from_tensor_slices(packed).batch(batch, drop_remainder)
     return dataset if is_known else dataset.filter(lambda batch: True)
 
 
@@ -503,6 +503,19 @@ def test_a_stream_takes_the_loop_by_blocks_and_ends_as_by_keras(
         if is_loop:  # three epochs, three validations and an evaluation took it
             taken = sum(count for _, _, count in loops)
             assert taken == 3 * -(-rows // batch) + 4 * -(-20 // batch)
+    assert_alike(*results)
+
+
+def test_a_stream_of_batches_of_a_static_size_ends_as_by_keras(loops):
+    results = []
+    for compile_arguments in ({}, KERAS_S_OWN):
+        model = a_model()
+        model.compile(keras.optimizers.Adam(0.01), **compile_arguments)
+        stream = a_stream(packed_rows(model, 75), drop_remainder=True)
+        # As Keras takes a batch, too: a tuple.
+        model.fit(stream.map(lambda batch: (batch,)), epochs=2, verbose=0)
+        results.append({**model.history.history, **every_term.state(model)})
+    assert sum(count for _, _, count in loops) == 2 * (75 // BATCH)
     assert_alike(*results)
 
 
