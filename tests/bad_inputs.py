@@ -1815,8 +1815,8 @@ In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a 
 two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
 weights, `by_element` one for each of three outputs, `grouped` has a `GroupGap(2)`,
 `classes` predicts three classes from their numbers and `one_hot` from one-hot targets,
-`binary` has one output, `two` has the outputs `price` and `sold`. `packed` and `with_ids` are from `pack_inputs`, without and with group ids,
-`other_rows` of other rows with ids;
+`binary` has one output, `two` has the outputs `price` and `sold`. `packed` and `with_ids`
+are from `pack_inputs`, without and with group ids, `other_rows` of other rows with ids;
 `stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator, and `parquet` a file
 with the columns `x0`, `x1`, `y` and `sex`; `base` is a functional model and `value` a
 scalar of its graph.
