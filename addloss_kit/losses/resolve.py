@@ -32,11 +32,13 @@ def get(loss: Any) -> LossTerm:
         return loss
     if isinstance(loss, type) and issubclass(loss, LossTerm):
         return loss()
-    if isinstance(loss, str):
-        _check_no_term(loss)
     is_keras_class = isinstance(loss, type) and issubclass(loss, keras.losses.Loss)
     if isinstance(loss, (str, keras.losses.Loss)) or is_keras_class:
-        return KerasLoss(loss)
+        try:
+            return KerasLoss(loss)
+        except ValueError:
+            _check_no_term(loss)
+            raise
     if callable(loss):
         name = getattr(loss, "__name__", "")
         is_keras_function = getattr(keras.losses, name, None) is loss
@@ -47,8 +49,8 @@ def get(loss: Any) -> LossTerm:
     )
 
 
-def _check_no_term(name: str) -> None:
-    """Raise if it is the name of a term, as the history has it."""
+def _check_no_term(name: Any) -> None:
+    """Raise if what Keras does not know is the name of a term, as the history has it."""
     terms = [LossTerm]
     for term in terms:
         terms += term.__subclasses__()
@@ -56,4 +58,4 @@ def _check_no_term(name: str) -> None:
             raise ValueError(
                 "Terms have arguments, so they have no names as Keras's losses have. Pass "
                 f"an object, `losses.{term.__name__}(...)`. {received(loss=repr(name))}"
-            )
+            ) from None

@@ -389,12 +389,14 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         return super().__call__(*args, **kwargs)
 
     def add_loss(self, loss: Any) -> None:
-        """Not this method, which Keras 3 lacks, but the function `add_loss`."""
-        raise NotImplementedError(
-            "Keras 3 has no `model.add_loss` in functional models. Use the function, "
-            "`model = addloss_kit.add_loss(model, value)`. "
-            f"{received(loss=type(loss).__name__)}"
-        )
+        """For tensors within `call`, as Keras has it; of the graph, use `add_loss`."""
+        if any(isinstance(part, keras.KerasTensor) for part in keras.tree.flatten(loss)):
+            raise NotImplementedError(
+                "Keras 3 has no `model.add_loss` in functional models. Use the function, "
+                "`model = addloss_kit.add_loss(model, value)`. "
+                f"{received(loss=type(loss).__name__)}"
+            )
+        super().add_loss(loss)
 
     def predict_on_batch(self, x: Any) -> Any:
         x, _ = check_feed(self, "predict_on_batch", x, remedy=_EXPORT_IT, is_batch=True)

@@ -364,3 +364,13 @@ def test_an_unknown_name_is_refused():
 def test_what_cannot_be_a_loss_is_refused_by_what_it_is():
     with pytest.raises(TypeError, match="Received: loss=3"):
         alk.losses.get(3)
+
+
+def test_a_name_that_keras_knows_is_keras_s_whatever_terms_there_are():
+    class Huber(alk.losses.LossTerm):
+        """A term of a user, with the name of a loss of Keras."""
+
+    assert isinstance(alk.losses.get("huber"), type(alk.losses.get("mse")))
+    with pytest.raises(ValueError, match=r"losses\.GroupGap\(\.\.\.\)"):
+        alk.losses.get("group_gap")
+    del Huber
