@@ -198,7 +198,7 @@ def certify_groups(
         bound=float(bound),
         confidence=float(confidence),
         estimate=float(np.max(candidates.estimate)),
-        lower=max(lower, 0.0) if of == "gap" else lower,
+        lower=max(lower, 0.0) if of == "gap" or values.min() >= 0 else lower,
         upper=upper,
         rows=len(values),
         rows_needed=_rows_needed(growth, len(values)),

@@ -30,6 +30,7 @@ class ErrorsByGroup(Protocol):
     confidence: float
     group_names: list[str]
     n: np.ndarray
+    units: np.ndarray
     overall: dict[str, tuple[float, float]]
     y_true: np.ndarray
     group_ids: np.ndarray
@@ -238,6 +239,7 @@ class GroupComparison(Shown):
             before=self.before.means,
             after=self.after.means,
             gaps=(self.before.gap.value, self.after.gap.value),
+            is_gap_change_clear=self._is_gap_change_clear,
             is_levelling_down=self.is_levelling_down,
             heading=self.after.heading,
         )
@@ -294,10 +296,14 @@ class GroupComparison(Shown):
     def _gap_sentence(self) -> str:
         gap = self.gap_change
         low, high = map(tables.number, (gap.low, gap.high))
-        noise = "within" if not gap.p_value < 1.0 - self.after.confidence else "beyond"
+        noise = "beyond" if self._is_gap_change_clear else "within"
         return (
             f"change of the gap: {tables.number(gap.value)} [{low}, {high}], {noise} noise"
         )
+
+    @property
+    def _is_gap_change_clear(self) -> bool:
+        return bool(self.gap_change.p_value < 1.0 - self.after.confidence)
 
     def _notes(self) -> list[str]:
         notes = [self._who_pays()]
@@ -313,4 +319,6 @@ class GroupComparison(Shown):
             f"± standard error of {kind}; p over all groups; better and worse are beyond "
             f"noise at {100 * self.after.confidence:g} %"
         )
-        return notes
+        units = np.minimum(self.before.units, self.after.units)
+        what = "row" if self.after.clusters is None else "cluster"
+        return notes + tables.few_rows(zip(self.group_names, units), what)

@@ -38,6 +38,16 @@ class Partition(NamedTuple):
             values[self.rows], self.ids, weight, self.num_groups, self.clusters
         )
 
+    def counted(self, counts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of rows, and of clusters, that count in each group."""
+        weight = self.weight if counts is None else self.weight * counts[self.rows]
+        ids = self.ids[weight > 0]
+        n = np.bincount(ids, minlength=self.num_groups)
+        if self.clusters is None:
+            return n, n
+        cells = np.unique(np.stack([ids, self.clusters[weight > 0]]), axis=1)
+        return n, np.bincount(cells[0], minlength=self.num_groups)
+
 
 def in_groups(rows: ReportRows) -> Partition:
     """The rows that have a group, by group."""
@@ -66,6 +76,10 @@ class RowMeasure(Protocol):
     @property
     def least(self) -> float:
         """The smallest value that it can take."""
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        """Booleans `(rows,)`; `None` if every row counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +120,10 @@ class RootOf:
     @property
     def least(self) -> float:
         return 0.0
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        return self.mean.counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,3 +180,7 @@ class RSquared:
     @property
     def least(self) -> float:
         return -np.inf
+
+    @property
+    def counts(self) -> None:
+        return None

@@ -60,7 +60,8 @@ def plot_group_errors(
     ax.set_ylim(len(groups) - 0.5, -0.5)
     ax.set_xlabel(f"{heading}, {100 * confidence:g} % interval")
     verdict = "beyond noise" if gap.low > 0 else "within noise"
-    ax.set_title(f"Gap {tables.number(gap.value)}, {verdict}", loc="left")
+    gap_title = f"Gap {tables.number(gap.value)}, {verdict}"
+    ax.set_title("No gap: one group" if np.isnan(gap.value) else gap_title, loc="left")
     _say_left_out(ax, len(groups), len(means))
     ax.legend(loc="best", frameon=False)
     _tidy(ax, "x")
@@ -103,6 +104,7 @@ def plot_change(
     before: np.ndarray,
     after: np.ndarray,
     gaps: tuple[float, float],
+    is_gap_change_clear: bool,
     is_levelling_down: bool,
     heading: str,
 ) -> Any:
@@ -114,6 +116,7 @@ def plot_change(
             `"no clear change"`.
         before, after: Mean error of each group.
         gaps: Largest mean error minus the smallest, before and after.
+        is_gap_change_clear: Whether its change is beyond noise.
         is_levelling_down: Whether the title says so.
         heading: Heading of the error, such as `"MSE"`.
     """
@@ -138,7 +141,9 @@ def plot_change(
     ax.set_yticks(place, [names[k] for k in groups])
     ax.set_ylim(len(groups) - 0.5, -0.5)
     ax.set_xlabel(heading)
-    title = "Gap {} → {}".format(*map(tables.number, gaps))
+    title = "Gap {} → {}, {} noise".format(
+        *map(tables.number, gaps), "beyond" if is_gap_change_clear else "within"
+    )
     ax.set_title(title + (": levelling down" if is_levelling_down else ""), loc="left")
     _say_left_out(ax, len(groups), len(before))
     ax.legend(loc="best", frameon=False)
@@ -154,12 +159,15 @@ class PlottedPoint(NamedTuple):
         error: Mean error of all held-out rows.
         gap: Largest mean error of a group minus the smallest.
         is_on_frontier: Whether no other point dominates it.
+        error_bar, gap_bar: Standard errors of the changes from the start.
     """
 
     label: str
     error: float
     gap: float
     is_on_frontier: bool
+    error_bar: float
+    gap_bar: float
 
 
 def plot_tradeoff(
@@ -200,6 +208,16 @@ def plot_tradeoff(
             alpha=0.6,
             label="dominated",
         )
+    ax.errorbar(
+        [p.error for p in points],
+        [p.gap for p in points],
+        xerr=np.nan_to_num([p.error_bar for p in points]),
+        yerr=np.nan_to_num([p.gap_bar for p in points]),
+        fmt="none",
+        ecolor=_GREY,
+        elinewidth=1,
+        label="± standard error of the\nchange from the start",
+    )
     ax.plot(
         [best.error],
         [best.gap],

@@ -32,9 +32,6 @@ from addloss_kit.reports.requested import Measured, Requested
 from addloss_kit.reports.rows import ReportRows
 from addloss_kit.reports.strata import Strata
 
-# Where the normal approximation begins to hold.
-_FEW_ROWS = 30
-
 
 class GroupReport(Shown):
     """The result of `group_report`. Arrays are `(num_groups,)`, in id order.
@@ -83,14 +80,10 @@ class GroupReport(Shown):
         self._measured = measured
         has_group = rows.group_ids >= 0
         ids, weight = rows.group_ids[has_group], rows.weight[has_group]
-        num_groups = rows.num_groups
         self.rows_without_group = int((~has_group).sum())
-        self.n = np.bincount(ids[weight > 0], minlength=num_groups)
-        self.weight = np.bincount(ids, weight, minlength=num_groups)
-        self.units = self.n
-        if rows.clusters is not None:
-            pairs = np.stack([ids, rows.clusters[has_group]])[:, weight > 0]
-            self.units = np.bincount(np.unique(pairs, axis=1)[0], minlength=num_groups)
+        self.weight = np.bincount(ids, weight, minlength=rows.num_groups)
+        # Every row counts in the requested error.
+        self.n, self.units = measured[self.heading].n, measured[self.heading].units
 
     def independent(self) -> tuple[np.ndarray, np.ndarray]:
         """Error and weight of each row, or of each cluster as a whole."""
@@ -186,6 +179,7 @@ class GroupReport(Shown):
         """The largest mean error, with an interval that accounts for the selection."""
         means, errors = self._present(self.heading)
         low, high = largest_interval(means, errors, self.confidence)
+        low = max(low, self._measured[self.heading].least)
         return Estimate(float(means.max()), low, high)
 
     @property
@@ -375,7 +369,7 @@ class GroupReport(Shown):
         return plot_group_errors(
             ax,
             group_names=self.group_names,
-            n=self.n,
+            n=self._measured[heading].n,
             means=self.measures[heading][0],
             low=low,
             high=high,
@@ -483,15 +477,9 @@ class GroupReport(Shown):
     def _notes_on_groups(self) -> list[str]:
         what = "row" if self.clusters is None else "cluster"
         counted = list(zip(self.group_names, self.units))
-        few = [name for name, count in counted if 1 < count < _FEW_ROWS]
+        notes = tables.few_rows(counted, what)
         absent = [n for n, w in zip(self.group_names, self.weight) if not w > 0]
         single = [name for name, count in counted if count == 1]
-        notes = []
-        if few:
-            notes.append(
-                f"of fewer than {_FEW_ROWS} {what}s, so with intervals that may be too "
-                f"narrow: {tables.listed(few)}"
-            )
         if absent:
             notes.append(f"without rows, so left out: {tables.listed(absent)}")
         if single:
@@ -503,18 +491,21 @@ class GroupReport(Shown):
 
     def _notes_on_measures(self) -> list[str]:
         notes = []
-        for heading, (means, _) in self.measures.items():
-            is_undefined = np.isnan(means) & (self.weight > 0)
+        what = "row" if self.clusters is None else "cluster"
+        for heading, one in self._measured.items():
+            if (one.units != self.units).any():
+                few = tables.few_rows(zip(self.group_names, one.units), what)
+                notes += [f"{heading}: {note}" for note in few]
+            is_undefined = np.isnan(one.by_group[0]) & (self.weight > 0)
             if is_undefined.any():
                 names = [self.group_names[k] for k in np.flatnonzero(is_undefined)]
                 notes.append(f"{heading} is undefined in: {tables.listed(names)}")
         resampled = [h for h, m in self._measured.items() if m.resamples]
         if resampled:
-            what = "rows" if self.clusters is None else "clusters"
             number = self._measured[resampled[0]].resamples
             notes.append(
                 f"standard errors of {tables.listed(resampled)} are from {number:,} "
-                f"resamples of {what}"
+                f"resamples of {what}s"
             )
         return notes
 

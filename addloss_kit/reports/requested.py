@@ -38,12 +38,15 @@ class Measured(NamedTuple):
         by_group: Values and standard errors, both `(num_groups,)`.
         overall: The same of all rows, with and without a group.
         least: The smallest value that the measure can take.
+        n, units: Numbers of rows, and of clusters, that count in each group.
         resamples: From which the standard errors are; 0 if there is a formula.
     """
 
     by_group: Means
     overall: tuple[float, float]
     least: float
+    n: np.ndarray
+    units: np.ndarray
     resamples: int
 
 
@@ -112,11 +115,14 @@ def measure(
             values, errors = by_metric[one]
             overall = float(values[-1]), float(errors[-1])
             by_group = values[:-1], errors[:-1]
-            measured[heading] = Measured(by_group, overall, -np.inf, resamples)
+            n, units = groups.counted()
+            measured[heading] = Measured(by_group, overall, -np.inf, n, units, resamples)
         else:
             (value,), (error,) = one.estimate(everyone)
             overall = float(value), float(error)
-            measured[heading] = Measured(one.estimate(groups), overall, one.least, 0)
+            n, units = groups.counted(one.counts)
+            by_group = one.estimate(groups)
+            measured[heading] = Measured(by_group, overall, one.least, n, units, 0)
     return measured
 
 

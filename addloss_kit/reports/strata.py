@@ -17,6 +17,9 @@ class Gaps(Protocol):
     """The part of a `GroupReport` that is shown of a stratum; documented there."""
 
     headings: list[str]
+    group_names: list[str]
+    units: np.ndarray
+    clusters: np.ndarray | None
     confidence: float
     row_weight: np.ndarray
 
@@ -97,7 +100,18 @@ class Strata(Shown, dict[str, _Report], Generic[_Report]):
         return [
             f"gap beyond noise in: {found}",
             f"[ ] {percent} confidence interval, of each stratum by itself",
+            *self._few(),
         ]
+
+    def _few(self) -> list[str]:
+        counted = [
+            (f"{group} in {name}", units)
+            for name, report in self.items()
+            for group, units in zip(report.group_names, report.units)
+        ]
+        return tables.few_rows(
+            counted, "row" if self._first.clusters is None else "cluster"
+        )
 
     def _by_gap(self) -> Sequence[str]:
         return sorted(self, key=lambda name: -np.nan_to_num(self[name].gap.value, nan=-1.0))

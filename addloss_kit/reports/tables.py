@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # More rows are unreadable; the middle is omitted, `to_dict()` has them all.
 MAX_ROWS = 24
+# Where the normal approximation begins to hold.
+_FEW_ROWS = 30
 
 
 def number(value: float) -> str:
@@ -30,7 +32,8 @@ def percent(value: float, standard_error: float) -> str:
     """`+value ± standard error %` of a relative change, or a dash."""
     if not math.isfinite(value):
         return "–"
-    return f"{100 * value:+.1f} ± {100 * standard_error:.2g} %"
+    noise = "" if math.isnan(standard_error) else f" ± {100 * standard_error:.2g}"
+    return f"{100 * value:+.1f}{noise} %"
 
 
 def estimate(numbers: Sequence[float]) -> str:
@@ -51,6 +54,22 @@ def listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:MAX_ROWS])
     more = len(names) - MAX_ROWS
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def few_rows(counted: Iterable[tuple[str, int]], what: str) -> list[str]:
+    """A warning of the intervals of groups with few rows, or none.
+
+    Args:
+        counted: Names and numbers of rows, or of clusters.
+        what: `"row"` or `"cluster"`.
+    """
+    few = [name for name, number in counted if 1 < number < _FEW_ROWS]
+    if not few:
+        return []
+    return [
+        f"of fewer than {_FEW_ROWS} {what}s, so with intervals that may be too narrow: "
+        f"{listed(few)}"
+    ]
 
 
 def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

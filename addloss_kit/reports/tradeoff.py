@@ -373,19 +373,13 @@ class TradeoffCurve(Shown):
         return choose(self, question, report_on)
 
     def plot(self, ax: Any = None, budget: float | None = None) -> Any:
-        """Plot error against gap, with the recommended point; returns the axes."""
+        """Plot error against gap, with the recommended point; returns the axes.
+
+        The bars are ± one standard error of the changes from the start, as in the table.
+        """
         budget = self.budget if budget is None else budget
-        plotted = [
-            PlottedPoint(
-                "start" if point is self.start else tables.number(point.value),
-                point.error,
-                point.gap,
-                point.is_on_frontier,
-            )
-            for point in self.points
-            if not point.has_diverged
-        ]
         drawn = [point for point in self.points if not point.has_diverged]
+        plotted = [self._plotted(point) for point in drawn]
         best = drawn.index(self.recommend(budget))
         return plot_tradeoff(
             ax,
@@ -394,6 +388,18 @@ class TradeoffCurve(Shown):
             limit=self.limit(budget),
             budget=budget,
             heading=self._heading,
+        )
+
+    def _plotted(self, point: TradeoffPoint) -> PlottedPoint:
+        is_start = point is self.start
+        return PlottedPoint(
+            "start" if is_start else tables.number(point.value),
+            point.error,
+            point.gap,
+            point.is_on_frontier,
+            # The cost is relative to the start's error.
+            self.cost(point).standard_error * abs(self.start.error),
+            self.gap_change(point).standard_error,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -491,15 +497,19 @@ class TradeoffCurve(Shown):
                 "value closes the gap within that budget."
             )
         else:
+            change = tables.plus_minus(*self.gap_change(best))
             first = (
                 f"Recommended for {more}, with 80 % confidence: "
                 f"{tables.number(best.value)}, which takes the gap from "
-                f"{tables.number(self.start.gap)} to {tables.number(best.gap)}."
+                f"{tables.number(self.start.gap)} to {tables.number(best.gap)}, "
+                f"a change of {change}."
             )
         repeats = len(self.start.reports)
         what = "± standard error of paired rows"
         what += f" and of {repeats} repeats" if repeats > 1 else ""
-        return [first, what, *self._warnings()]
+        start = self.start.reports[0]
+        few = tables.few_rows(zip(start.group_names, start.units), "row")
+        return [first, what, *few, *self._warnings()]
 
     def _warnings(self) -> list[str]:
         warnings = []
