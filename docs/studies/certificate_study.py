@@ -1,7 +1,11 @@
 """How often a certificate is wrong, and how many rows it takes.
 
-`python docs/studies/certificate_study.py` writes the tables of certificate.md in a minute.
+`python docs/studies/certificate_study.py` writes the tables of certificate.md in a minute,
+and with `--picture` certificate.png from the last of them.
 """
+
+import pathlib
+import sys
 
 import numpy as np
 
@@ -127,7 +131,44 @@ def seldonian():
         print(f"| {rows:,} | {' | '.join(shares)} | {mse} |")
 
 
+def draw(path):
+    """The Seldonian problem, from its table in certificate.md."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    page = pathlib.Path(__file__).with_name("certificate.md").read_text()
+    lines = page.split("## The Seldonian problem")[1].splitlines()
+    table = [line.strip("|").split("|") for line in lines if line.endswith(" |")]
+    cells = [[cell.strip(" %").replace(",", "") for cell in row] for row in table[1:]]
+    rows, found, high, low, mse = np.array(
+        [[float(c) if c != "–" else np.nan for c in row] for row in cells]
+    ).T
+    figure, axes = plt.subplots(1, 3, figsize=(8.0, 2.7), layout="constrained")
+    axes[0].plot(rows, high, "o-", color="tab:orange", label="MSE > 2")
+    axes[0].plot(rows, low, "x--", color="tab:blue", label="MSE < 1.25")
+    axes[0].axhline(10, color="black", linewidth=0.8, linestyle=":")
+    axes[0].text(rows[0], 10.2, "allowed, each", fontsize=9)
+    axes[0].set(title="wrong, in percent", ylim=(-0.5, 12))
+    axes[0].legend(loc="center right", fontsize=9)
+    axes[1].plot(rows, found, "o-", color="tab:blue")
+    axes[1].set(title="a solution found, in percent", ylim=(-4, 104))
+    axes[2].plot(rows, mse, "o-", color="tab:blue")
+    for bound in (1.25, 2.0):
+        axes[2].axhline(bound, color="black", linewidth=0.8, linestyle=":")
+        axes[2].text(rows[0], bound + 0.015, f"bound: {bound:g}", fontsize=9)
+    axes[2].set(title="MSE of solutions", ylim=(1.2, 2.1))
+    for one in axes:
+        one.title.set_fontsize(10)
+        one.set(xscale="log", xlim=(25, 90_000), xlabel="rows")
+    figure.savefig(path, dpi=100)
+
+
 if __name__ == "__main__":
+    if "--picture" in sys.argv:
+        draw(pathlib.Path(__file__).with_name("certificate.png"))
+        sys.exit()
     coverage()
     power()
     rates()

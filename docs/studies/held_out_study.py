@@ -9,12 +9,16 @@ same path trained on all rows at once, which is what running totals promise to e
 Then all of it once more with an L2 penalty on the weights, of the strength that
 cross-validation on the training rows picks for the model without a gap term.
 
-    python held_out_study.py     # the tables of held_out.md, some minutes
+    python held_out_study.py              # held_out_tables.md, some minutes
+    python held_out_study.py --picture    # held_out.png from held_out_tables.md
 
 The update is that of `momentum_study.step`, which is checked against the kit.
 """
 
 from __future__ import annotations
+
+import pathlib
+import sys
 
 import numpy as np
 from momentum_study import gap_slopes, step
@@ -202,7 +206,58 @@ def print_table(is_penalised):
                 )
 
 
+def recorded(batch, budget):
+    """Name and gaps `(methods, 2)`, mean and deviation, of each data set in the tables."""
+    page = pathlib.Path(__file__).with_name("held_out_tables.md").read_text()
+    for line in page.split("## With an L2 penalty")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[1:3] == [str(batch), f"+{100 * budget:.0f} %"]:
+            yield (
+                cells[0],
+                np.array([[float(n) for n in c.split(" ± ")] for c in cells[3:7]]),
+            )
+
+
+def draw(path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = list(recorded(32, 0.05))[::-1]
+    styles = {
+        "no gap term": ("gray", "|"),
+        "all rows at once": ("black", "x"),
+        "plug-in": ("tab:orange", "o"),
+        "running totals": ("tab:blue", "o"),
+    }
+    columns = {"no gap term": 0, "all rows at once": 1, "running totals": 2, "plug-in": 3}
+    figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
+    for place, (label, (color, marker)) in enumerate(styles.items()):
+        values = np.array([gaps[columns[label]] for _, gaps in found])
+        axes.errorbar(
+            values[:, 0],
+            np.arange(len(found)) + 0.27 - 0.18 * place,
+            xerr=values[:, 1] / np.sqrt(SPLITS),
+            color=color,
+            marker=marker,
+            linestyle="",
+            markersize=5,
+            linewidth=1,
+            label=label,
+        )
+    axes.set_yticks(range(len(found)), [name for name, _ in found])
+    axes.set_xlabel("held-out gap at 5 % more MSE, ± standard error")
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper right", fontsize=9)
+    figure.savefig(path, dpi=100)
+
+
 if __name__ == "__main__":
+    if "--picture" in sys.argv:
+        draw(pathlib.Path(__file__).with_name("held_out.png"))
+        sys.exit()
     print_table(is_penalised=False)
     print("\nWith the L2 penalty:\n")
     print_table(is_penalised=True)

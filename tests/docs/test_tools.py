@@ -19,7 +19,6 @@ NEEDS = {
     "optuna": "optuna",
     "scikit-learn": "sklearn",
     "tensorboard": "tensorboard",
-    "wandb": "wandb",
 }
 
 
