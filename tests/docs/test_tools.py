@@ -19,6 +19,7 @@ NEEDS = {
     "optuna": "optuna",
     "scikit-learn": "sklearn",
     "tensorboard": "tensorboard",
+    "wandb": "wandb",
 }
 
 
