@@ -25,6 +25,7 @@ from addloss_kit.data import parquet_dataset as parquet_dataset
 from addloss_kit.exporting import export_inference_model as export_inference_model
 from addloss_kit.model.derivative import derivative as derivative
 from addloss_kit.model.endpoint import LossEndpoint as LossEndpoint
+from addloss_kit.model.last_layer import fit_last_layer as fit_last_layer
 from addloss_kit.model.loading import load_training_model as load_training_model
 from addloss_kit.model.training_model import TrainingModel as TrainingModel
 from addloss_kit.reports import fit_to_certificate as fit_to_certificate
@@ -41,6 +42,7 @@ __all__ = [
     "derivative",
     "encode_groups",
     "export_inference_model",
+    "fit_last_layer",
     "fit_to_certificate",
     "functional",
     "group_report",

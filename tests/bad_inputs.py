@@ -1375,6 +1375,57 @@ LOAD = [
     ),
 ]  # fmt: skip
 
+LAST_LAYER = [
+    BadInput(
+        "last-layer-predictor", "alk.fit_last_layer(predictor(), packed)", "TypeError",
+        "`model` must be a compiled `TrainingModel`.",
+        "Call `build_training_model` and `compile`.",
+    ),
+    BadInput(
+        "last-layer-uncompiled",
+        "alk.fit_last_layer(alk.build_training_model(predictor(), 'mse'), packed)",
+        "TypeError", "`model` must be a compiled `TrainingModel`.", "Call `compile`.",
+    ),
+    BadInput(
+        "last-layer-rows-of-another-model", "alk.fit_last_layer(grouped, packed)",
+        "ValueError", "`group_ids` is missing.", "Pack the rows for this model.",
+    ),
+    BadInput(
+        "last-layer-features-only", "alk.fit_last_layer(model, x)", "TypeError",
+        "`rows` must be a dict of arrays in memory.", "Pack them with `pack_inputs`.",
+    ),
+    BadInput(
+        "last-layer-validation", "alk.fit_last_layer(model, packed, validation=(x, y))",
+        "TypeError", "`validation` must be a dict of arrays in memory.",
+        "Pack it with `pack_inputs`.",
+    ),
+    BadInput(
+        "last-layer-epochs", "alk.fit_last_layer(model, packed, epochs=0)", "ValueError",
+        "`epochs` must be a whole number of at least 1.", "Train at least once.",
+    ),
+    BadInput(
+        "last-layer-patience", "alk.fit_last_layer(model, packed, patience=-1)",
+        "ValueError", "`patience` must be a whole number of at least 1.",
+        "Use `None` to train for all epochs.",
+    ),
+    BadInput(
+        "last-layer-frozen", "alk.fit_last_layer(frozen, packed)", "ValueError",
+        "A prediction must come from a layer with trainable weights.",
+        "Set `layer.trainable = True`.",
+    ),
+    BadInput(
+        "last-layer-nested", "alk.fit_last_layer(nested, packed)", "ValueError",
+        "The last layer must be visible, but it is inside another model.",
+        "Build the predictor from layers.",
+    ),
+    BadInput(
+        "last-layer-tied", "alk.fit_last_layer(tied, {**packed, 'y_true': x})",
+        "ValueError", "The last layers must be trainable by themselves",
+        "Its weights are those of an earlier layer, too: freeze what is to stay, or use "
+        "`fit`.",
+    ),
+]  # fmt: skip
+
 REPORT = [
     BadInput(
         "report-rows", "alk.group_report(y, y[:3], ids)", "ValueError",
@@ -1799,6 +1850,7 @@ ENTRIES = {
     "Data without pack_inputs, and streams": RAW,
     "export_inference_model": EXPORT,
     "load_training_model": LOAD,
+    "fit_last_layer": LAST_LAYER,
     "Reports and trade-off curves": REPORT,
     "functional": FUNCTIONAL,
     "The command addloss-kit": CLI,
@@ -1815,8 +1867,9 @@ In the calls, `x`, `y` and `ids` are arrays of four rows, `predictor()` makes a 
 two features and one output, and `model` trains it on `"mse"`. `weighted` takes sample
 weights, `by_element` one for each of three outputs, `grouped` has a `GroupGap(2)`,
 `classes` predicts three classes from their numbers and `one_hot` from one-hot targets,
-`binary` has one output, `two` has the outputs `price` and `sold`. `packed` and `with_ids`
-are from `pack_inputs`, without and with group ids, `other_rows` of other rows with ids;
+`binary` has one output, `two` has the outputs `price` and `sold`; `frozen`, `nested` and
+`tied` are what their names say. `packed` and `with_ids` are from `pack_inputs`, without and
+with group ids, `other_rows` of other rows with ids;
 `stream(batch)` is a `tf.data.Dataset`, `iter_once(batch)` a generator, and `parquet` a file
 with the columns `x0`, `x1`, `y` and `sex`; `base` is a functional model and `value` a
 scalar of its graph.

@@ -57,6 +57,22 @@ def functional_model():
     return keras.Model([x, y], layers.Dense(1)(x))
 
 
+def frozen():
+    model = predictor()
+    model.trainable = False
+    return model
+
+
+def nested():
+    x = keras.Input((2,), name="x")
+    return keras.Model(x, layers.Activation("relu")(predictor()(x)))
+
+
+def tied():
+    x, square = keras.Input((2,), name="x"), layers.Dense(2)
+    return keras.Model(x, square(layers.Dense(2)(square(x))))
+
+
 def stream(batch):
     import tensorflow as tf
 
@@ -117,6 +133,9 @@ def shared(tmp_path_factory):
         "binary": trained(predictor(1, "sigmoid"), "binary_crossentropy"),
         "two": trained(two_outputs(), {"price": "mse", "sold": "mae"}),
         "by_element": trained(predictor(3), losses.WeightedMSE()),
+        "frozen": trained(frozen(), "mse"),
+        "nested": trained(nested(), "mse"),
+        "tied": trained(tied(), "mse"),
         "unregistered": trained(predictor(), Unregistered()),
     }
     files = tmp_path_factory.mktemp("files")

@@ -36,6 +36,11 @@ def call_arguments(tensor: KerasTensor) -> tuple[tuple[Any, ...], dict[str, Any]
     return arguments.args, arguments.kwargs
 
 
+def call_outputs(tensor: KerasTensor) -> list[KerasTensor]:
+    """All KerasTensors that the call returned which a tensor comes from."""
+    return list(_node(tensor).output_tensors)
+
+
 def _node(tensor: KerasTensor) -> Any:
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
@@ -51,6 +56,21 @@ def ancestors(tensors: Iterable[KerasTensor]) -> Iterator[KerasTensor]:
         seen.add(id(tensor))
         yield tensor
         stack.extend(operands(tensor))
+
+
+def in_order(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:
+    """The same, each after those that it is computed from."""
+    done: dict[int, KerasTensor] = {}
+    # Without recursion: a deep network has more layers than Python has stack frames.
+    stack = list(tensors)
+    while stack:
+        waiting = [t for t in operands(stack[-1]) if id(t) not in done]
+        if waiting:
+            stack.extend(waiting)
+        else:
+            tensor = stack.pop()
+            done[id(tensor)] = tensor
+    return list(done.values())
 
 
 def input_tensors(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:

@@ -97,7 +97,7 @@ class LossEndpoint(keras.layers.Layer):
 
     def _lost_masks(self, predictions: Sequence[KerasTensor]) -> dict[str, KerasTensor]:
         masks = {n: lost_mask(t) for n, t in zip(self.prediction_names, predictions)}
-        return {_mask_name(name): mask for name, mask in masks.items() if mask is not None}
+        return {mask_name(name): mask for name, mask in masks.items() if mask is not None}
 
     def call(
         self,
@@ -108,7 +108,7 @@ class LossEndpoint(keras.layers.Layer):
     ) -> list[Tensor]:
         masks = list(predictions_mask or [None] * len(predictions))
         for place, name in enumerate(self.prediction_names):
-            if (mask := arguments.get(_mask_name(name))) is not None:
+            if (mask := arguments.get(mask_name(name))) is not None:
                 masks[place] = mask
                 set_mask(predictions[place], mask)  # for the metrics
         named = dict(arguments)
@@ -211,7 +211,8 @@ def _dense(tensor: KerasTensor) -> KerasTensor:
     return ops.convert_to_tensor(tensor, dtype=tensor.dtype, sparse=False)
 
 
-def _mask_name(prediction: str) -> str:
+def mask_name(prediction: str) -> str:
+    """The name of the argument that holds a prediction's mask."""
     # With spaces, so that it cannot be the name of a loss's argument.
     return f"mask of {prediction}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ class LossWeights(MutableMapping[str, Any]):
     def bound_terms(self, bound_terms: Sequence[BoundTerm]) -> list[BoundTerm]:
         """The terms with their current weights."""
         return [
-            b if b.weight is None else BoundTerm(b.term, b.name, self[b.name], b.sources)
+            b if b.weight is None else dataclasses.replace(b, weight=self[b.name])
             for b in bound_terms
         ]
 

@@ -60,6 +60,19 @@ def test_each_output_has_the_weights_of_its_classes(has_weights):
     assert logs["loss"] == pytest.approx(of_kind + of_sold, rel=1e-5)
 
 
+def test_a_loss_that_is_added_later_keeps_the_weights_of_classes():
+    model = alk.build_training_model(
+        kinds(), "sparse_categorical_crossentropy", class_weight=OF_KIND
+    )
+    prediction = alk.export_inference_model(model).outputs[0]
+    model = alk.add_loss(model, keras.ops.mean(prediction), weight=0.0)
+    model.compile("sgd")
+    packed = alk.pack_inputs(model, X, KIND)
+    logs = model.evaluate(packed, batch_size=60, verbose=0, return_dict=True)
+    p = alk.export_inference_model(model).predict(X, verbose=0)
+    assert logs["loss"] == pytest.approx(expected(KIND, p, FULL), rel=1e-5)
+
+
 def test_one_output_trains_as_keras_s_class_weight():
     plain = kinds()
     mine = keras.models.clone_model(plain)
