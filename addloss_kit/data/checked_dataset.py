@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from addloss_kit.data.batch_check import BatchCheck
 from addloss_kit.data.checking import InputSpec
-from addloss_kit.data.streams import BatchCheck
 from addloss_kit.fields import SAMPLE_WEIGHT
 from addloss_kit.keras_internals.datasets import SameElements
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from addloss_kit._checks import received
 from addloss_kit._types import Shape
+from addloss_kit.data.batch_check import BatchCheck
 from addloss_kit.data.checking import InputChecker
 from addloss_kit.data.packing import by_input_name, checker_of
-from addloss_kit.data.streams import BatchCheck, comes_from
+from addloss_kit.data.streams import comes_from
 from addloss_kit.fields import SAMPLE_WEIGHT
 
 # A part of the columns: the word of `pack_inputs`, or `None` for one to leave out.

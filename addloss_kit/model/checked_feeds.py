@@ -8,10 +8,11 @@ import keras
 
 from addloss_kit._checks import received
 from addloss_kit.data.balanced_groups import BalancedGroups
+from addloss_kit.data.batch_check import BatchCheck
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.data.on_disk import any_on_disk
 from addloss_kit.data.row_groups import ShuffledGroups
-from addloss_kit.data.streams import BatchCheck, check_stream, is_stream
+from addloss_kit.data.streams import check_stream, is_stream
 from addloss_kit.model.executions import rows_of
 
 DEFAULT_BATCH_SIZE = 32  # Keras's
