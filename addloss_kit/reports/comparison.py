@@ -18,7 +18,7 @@ from addloss_kit.reports.intervals import (
     weighted_means,
 )
 from addloss_kit.reports.page import Shown
-from addloss_kit.reports.plots import plot_change
+from addloss_kit.reports.plots import height_of, plot_change
 
 Verdict: TypeAlias = Literal["better", "worse", "no clear change"]
 
@@ -243,6 +243,9 @@ class GroupComparison(Shown):
             is_levelling_down=self.is_levelling_down,
             heading=self.after.heading,
         )
+
+    def _height(self) -> float:
+        return 1.0 + height_of(len(self.group_names))
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         heading = self.after.heading

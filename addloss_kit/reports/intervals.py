@@ -1,6 +1,7 @@
 """Confidence intervals of group means, their gap, ratio and maximum.
 
-All use the normal approximation (delta method), without resampling. A gap is the
+All use the normal approximation (delta method), without resampling, except those of shares
+of rows, which are Wilson's (1927), and their differences Newcombe's (1998). A gap is the
 largest of all differences between two groups, so the differences get simultaneous
 intervals (Šidák's inequality for the correlated pairs), from which the interval of the
 largest follows: exact for two groups, conservative for more.
@@ -8,14 +9,20 @@ largest follows: exact for two groups, conservative for more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 # All pairs among more groups than this would be slow. Only pairs of groups with the
 # largest and the smallest bounds matter.
 _MAX_GROUPS_PAIRED = 500
+
+
+# Of a critical value c: by how many c-ths each bound lies below its mean, and above it. For
+# normal intervals, both are the standard errors.
+SpreadsAt: TypeAlias = Callable[[float], tuple[np.ndarray, np.ndarray]]
 
 
 class Estimate(NamedTuple):
@@ -83,38 +90,95 @@ def simultaneous_p(values: np.ndarray, errors: np.ndarray, comparisons: int) -> 
     return np.asarray(1.0 - inside ** max(comparisons, 1))
 
 
+def wilson_spreads(shares: np.ndarray, rows: np.ndarray) -> SpreadsAt:
+    """Those of shares of rows: their bounds lie within [0, 1].
+
+    A share of 0 or 1 has a standard error of 0, whatever the number of rows; its bound does
+    tell few rows from many.
+
+    Args:
+        shares: In [0, 1].
+        rows: Of how many rows of equal weight each share is.
+    """
+
+    def spreads(c: float) -> tuple[np.ndarray, np.ndarray]:
+        shift = (0.5 - shares) * c / rows
+        half = np.sqrt(shares * (1.0 - shares) / rows + (0.5 * c / rows) ** 2)
+        shrink = 1.0 + c**2 / rows
+        below, above = (half - shift) / shrink, (half + shift) / shrink
+        return np.maximum(below, 0.0), np.maximum(above, 0.0)
+
+    return spreads
+
+
+def log_spreads(means: np.ndarray, spreads_at: SpreadsAt) -> SpreadsAt:
+    """Those of the logarithms of positive means."""
+
+    def spreads(c: float) -> tuple[np.ndarray, np.ndarray]:
+        below, above = spreads_at(c)
+        return -np.log1p(-c * below / means) / c, np.log1p(c * above / means) / c
+
+    return spreads
+
+
+def among(spreads_at: SpreadsAt, chosen: np.ndarray) -> SpreadsAt:
+    """Those of some of the groups."""
+
+    def spreads(c: float) -> tuple[np.ndarray, np.ndarray]:
+        below, above = spreads_at(c)
+        return below[chosen], above[chosen]
+
+    return spreads
+
+
 def range_interval(
-    means: np.ndarray, errors: np.ndarray, confidence: float
+    means: np.ndarray,
+    errors: np.ndarray,
+    confidence: float,
+    spreads_at: SpreadsAt | None = None,
 ) -> tuple[float, float]:
     """Interval of the largest mean minus the smallest, at least 0.
 
     A group without a standard error (NaN) is not compared: it may lie anywhere, so it
     makes the upper bound infinite. NaN if there are no two groups.
+
+    Args:
+        means, errors: Of each group.
+        confidence: Of the interval.
+        spreads_at: Where bounds are not as far below as above; by default `errors`.
     """
     if len(means) < 2:
         return np.nan, np.nan
-    is_measured = ~np.isnan(errors)
-    if not is_measured.all():
-        low, _ = range_interval(means[is_measured], errors[is_measured], confidence)
-        return (0.0 if np.isnan(low) else low), np.inf
-    c = critical_value(confidence, len(means) * (len(means) - 1) // 2)
-    high_group = extreme_groups(means + c * errors, means)
-    low_group = extreme_groups(-means + c * errors, -means)
+    measured = np.flatnonzero(~np.isnan(errors))
+    if len(measured) < 2:
+        return 0.0, np.inf
+    c = critical_value(confidence, len(measured) * (len(measured) - 1) // 2)
+    below, above = spreads_at(c) if spreads_at else (errors, errors)
+    means, below, above = means[measured], below[measured], above[measured]
+    high_group = extreme_groups(means + c * above, means)
+    low_group = extreme_groups(-means + c * below, -means)
     difference = means[high_group][:, None] - means[low_group][None, :]
-    margin = c * np.hypot(errors[high_group][:, None], errors[low_group][None, :])
-    margin[high_group[:, None] == low_group[None, :]] = 0.0
-    low = max(0.0, float(np.max(difference - margin)))
-    return low, float(np.max(difference + margin))
+    up = c * np.hypot(above[high_group][:, None], below[low_group][None, :])
+    down = c * np.hypot(below[high_group][:, None], above[low_group][None, :])
+    is_same = high_group[:, None] == low_group[None, :]
+    up[is_same] = down[is_same] = 0.0
+    low = max(0.0, float(np.max(difference - down)))
+    high = float(np.max(difference + up))
+    return low, high if len(measured) == len(errors) else np.inf
 
 
 def largest_interval(
-    means: np.ndarray, errors: np.ndarray, confidence: float
+    means: np.ndarray,
+    errors: np.ndarray,
+    confidence: float,
+    spreads_at: SpreadsAt | None = None,
 ) -> tuple[float, float]:
     """Interval of the largest mean; as above for groups without a standard error."""
     is_measured = ~np.isnan(errors)
-    margin = critical_value(confidence, int(is_measured.sum())) * errors[is_measured]
-    low = np.max(means[is_measured] - margin, initial=-np.inf)
-    high = np.max(means[is_measured] + margin, initial=-np.inf)
+    c = critical_value(confidence, int(is_measured.sum()))
+    below, above = spreads_at(c) if spreads_at else (errors, errors)
+    low = np.max((means - c * below)[is_measured], initial=-np.inf)
+    high = np.max((means + c * above)[is_measured], initial=-np.inf)
     return float(low), float(high if is_measured.all() else np.inf)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from addloss_kit.reports.intervals import weighted_means
+from addloss_kit.reports.intervals import by_cluster, weighted_means
 from addloss_kit.reports.rows import ReportRows
 
 # The value of each group and its standard error, both `(num_groups,)`.
@@ -48,6 +48,28 @@ class Partition(NamedTuple):
         cells = np.unique(np.stack([ids, self.clusters[weight > 0]]), axis=1)
         return n, np.bincount(cells[0], minlength=self.num_groups)
 
+    def effective_rows(self, shares: Means, counts: np.ndarray | None = None) -> np.ndarray:
+        """Of how many independent rows of equal weight a share is as certain.
+
+        By its standard error, but no more than by the weights (Kish, 1965); where all rows
+        are alike, so that the standard error is 0, by those of rows or clusters alone.
+        """
+        share, error = shares
+        weight = self.weight if counts is None else self.weight * counts[self.rows]
+        by_weight = if_alike = self._kish(self.ids, weight)
+        if self.clusters is not None:
+            _, ids, of_clusters = by_cluster(weight, self.ids, weight, self.clusters)
+            if_alike = self._kish(ids, of_clusters)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_error = 1.0 + share * (1.0 - share) / error**2
+        return np.where(error > 0, np.minimum(by_error, by_weight), if_alike)
+
+    def _kish(self, ids: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        total = np.bincount(ids, weight, minlength=self.num_groups)
+        squares = np.bincount(ids, weight**2, minlength=self.num_groups)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(total**2 / squares)
+
 
 def in_groups(rows: ReportRows) -> Partition:
     """The rows that have a group, by group."""
@@ -78,6 +100,10 @@ class RowMeasure(Protocol):
         """The smallest value that it can take."""
 
     @property
+    def is_share(self) -> bool:
+        """Whether it is a share of rows."""
+
+    @property
     def counts(self) -> np.ndarray | None:
         """Booleans `(rows,)`; `None` if every row counts."""
 
@@ -90,11 +116,13 @@ class MeanOf:
         values: `(rows,)`.
         counts: Booleans `(rows,)`; `None` if every row counts.
         is_score: Whether larger is better.
+        is_share: Whether the values are 0 or 1, by their meaning.
     """
 
     values: np.ndarray
     counts: np.ndarray | None = None
     is_score: bool = False
+    is_share: bool = False
 
     def estimate(self, partition: Partition) -> Means:
         return partition.means(self.values, self.counts)
@@ -124,6 +152,10 @@ class RootOf:
     @property
     def counts(self) -> np.ndarray | None:
         return self.mean.counts
+
+    @property
+    def is_share(self) -> bool:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,3 +216,7 @@ class RSquared:
     @property
     def counts(self) -> None:
         return None
+
+    @property
+    def is_share(self) -> bool:
+        return False

@@ -16,6 +16,11 @@ _MAX_GROUPS = 40
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
 
+def height_of(rows: int) -> float:
+    """Of a plot with a row for each group, in inches."""
+    return 1.6 + 0.32 * min(rows, _MAX_GROUPS)
+
+
 def plot_group_errors(
     ax: Any,
     *,
@@ -49,7 +54,7 @@ def plot_group_errors(
         ImportError: If matplotlib is not installed.
     """
     groups = _drawn(means)
-    ax = _axes(ax, height=1.6 + 0.32 * len(groups))
+    ax = _axes(ax, height=height_of(len(groups)))
     place = np.arange(len(groups))
     # A single row has no interval.
     sides = np.nan_to_num(np.stack([means - low, high - means])[:, groups])
@@ -82,7 +87,7 @@ def plot_gaps(
     names = list(gaps)
     value, low, high = np.array(list(gaps.values())).T
     chosen = _drawn(value)
-    ax = _axes(ax, height=1.6 + 0.32 * len(chosen))
+    ax = _axes(ax, height=height_of(len(chosen)))
     place = np.arange(len(chosen))
     sides = np.stack([value - low, high - value])[:, chosen]
     # A group of one row leaves the gap open above.
@@ -121,7 +126,7 @@ def plot_change(
         heading: Heading of the error, such as `"MSE"`.
     """
     groups = _drawn(before)
-    ax = _axes(ax, height=1.6 + 0.32 * len(groups))
+    ax = _axes(ax, height=height_of(len(groups)))
     place = np.arange(len(groups))
     colors = {"better": _GREEN, "worse": _ORANGE, "no clear change": _GREY}
     names, verdict_of = list(verdicts), list(verdicts.values())
@@ -146,7 +151,7 @@ def plot_change(
     )
     ax.set_title(title + (": levelling down" if is_levelling_down else ""), loc="left")
     _say_left_out(ax, len(groups), len(before))
-    ax.legend(loc="best", frameon=False)
+    _legend_below(ax)
     _tidy(ax, "x")
     return ax
 
@@ -245,7 +250,7 @@ def plot_tradeoff(
     ax.set_ylim(bottom=0)
     ax.set_xlabel(f"overall {heading} on held-out rows")
     ax.set_ylabel("gap between groups")
-    ax.legend(loc="best", frameon=False)
+    _legend_below(ax)
     _tidy(ax, "both")
     return ax
 
@@ -277,6 +282,13 @@ def _say_left_out(ax: Any, drawn: int, number: int, what: str = "groups") -> Non
     if drawn == _MAX_GROUPS and number > drawn:
         note = f"the {drawn // 2} worst and the {drawn // 2} best of {number:,} {what}"
         ax.set_title(note, loc="right", fontsize=8)
+
+
+def _legend_below(ax: Any) -> None:
+    """Where it hides no point."""
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=9
+    )
 
 
 def _tidy(ax: Any, grid: str) -> None:

@@ -50,31 +50,32 @@ def r2(y_true: np.ndarray, y_pred: np.ndarray) -> RSquared:
 def error_rate(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:
     """The share of wrong labels."""
     true, predicted = _labels(y_true, y_pred)
-    return MeanOf((true != predicted).astype("float64"))
+    return MeanOf((true != predicted).astype("float64"), is_share=True)
 
 
 def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:
     """The share of right labels."""
     true, predicted = _labels(y_true, y_pred)
-    return MeanOf((true == predicted).astype("float64"), is_score=True)
+    is_right = (true == predicted).astype("float64")
+    return MeanOf(is_right, is_score=True, is_share=True)
 
 
 def selection_rate(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:
     """The share of rows that are predicted to be 1."""
     _, predicted = _two_labels(y_true, y_pred)
-    return MeanOf(predicted)
+    return MeanOf(predicted, is_share=True)
 
 
 def true_positive_rate(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:
     """Of the rows with target 1, the share that is predicted to be 1."""
     true, predicted = _two_labels(y_true, y_pred)
-    return MeanOf(predicted, counts=true == 1, is_score=True)
+    return MeanOf(predicted, counts=true == 1, is_score=True, is_share=True)
 
 
 def false_positive_rate(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:
     """Of the rows with target 0, the share that is predicted to be 1."""
     true, predicted = _two_labels(y_true, y_pred)
-    return MeanOf(predicted, counts=true == 0)
+    return MeanOf(predicted, counts=true == 0, is_share=True)
 
 
 READY: dict[str, Callable[[np.ndarray, np.ndarray], RowMeasure]] = {

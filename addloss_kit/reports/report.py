@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any, get_args
 
 import numpy as np
@@ -20,14 +20,17 @@ from addloss_kit.reports.certificate import (
 from addloss_kit.reports.comparison import GroupComparison
 from addloss_kit.reports.intervals import (
     Estimate,
+    SpreadsAt,
+    among,
     by_cluster,
     critical_value,
     largest_interval,
+    log_spreads,
     range_interval,
 )
 from addloss_kit.reports.page import Shown
 from addloss_kit.reports.permutation import gap_p_value
-from addloss_kit.reports.plots import plot_group_errors
+from addloss_kit.reports.plots import height_of, plot_group_errors
 from addloss_kit.reports.requested import Measured, Requested
 from addloss_kit.reports.rows import ReportRows
 from addloss_kit.reports.strata import Strata
@@ -125,9 +128,10 @@ class GroupReport(Shown):
         """
         heading = self._known(heading)
         means, errors = self.measures[heading]
-        margin = critical_value(self.confidence) * errors
-        low = np.maximum(means - margin, self._measured[heading].least)
-        return low, means + margin
+        spreads_at, c = self._measured[heading].spreads_at, critical_value(self.confidence)
+        below, above = spreads_at(c) if spreads_at else (errors, errors)
+        low = np.maximum(means - c * below, self._measured[heading].least)
+        return low, means + c * above
 
     @cached_property
     def gap(self) -> Estimate:
@@ -146,8 +150,8 @@ class GroupReport(Shown):
         Args:
             heading: Of the measure: a key of `measures`.
         """
-        means, errors = self._present(heading)
-        low, high = range_interval(means, errors, self.confidence)
+        means, errors, spreads_at = self._present(heading)
+        low, high = range_interval(means, errors, self.confidence, spreads_at)
         return Estimate(self.difference(heading=heading), low, high)
 
     @cached_property
@@ -161,12 +165,14 @@ class GroupReport(Shown):
         Args:
             heading: Of the measure: a key of `measures`.
         """
-        means, errors = self._present(heading)
+        means, errors, spreads_at = self._present(heading)
         value = self.error_ratio(heading=heading)
         if not (means > 0).all():
             return Estimate(value, np.nan, np.nan)
         # The logarithm turns the ratio into a gap; its slope is 1 / mean.
-        low, high = range_interval(np.log(means), errors / means, self.confidence)
+        logs = np.log(means), errors / means
+        spreads_at = log_spreads(means, spreads_at) if spreads_at else None
+        low, high = range_interval(*logs, self.confidence, spreads_at)
         return Estimate(value, float(np.exp(-high)), float(np.exp(-low)))
 
     @property
@@ -177,8 +183,8 @@ class GroupReport(Shown):
     @cached_property
     def worst_error(self) -> Estimate:
         """The largest mean error, with an interval that accounts for the selection."""
-        means, errors = self._present(self.heading)
-        low, high = largest_interval(means, errors, self.confidence)
+        means, errors, spreads_at = self._present(self.heading)
+        low, high = largest_interval(means, errors, self.confidence, spreads_at)
         low = max(low, self._measured[self.heading].least)
         return Estimate(float(means.max()), low, high)
 
@@ -199,7 +205,7 @@ class GroupReport(Shown):
         """
         check_one_of(get_args(Method), method=method)
         heading = self._known(heading)
-        means, _ = self._present(heading)
+        means, _, _ = self._present(heading)
         if method == "between_groups":
             return float(means.max() - means.min()) if len(means) > 1 else np.nan
         distance = np.abs(means - self.overall[heading][0])
@@ -216,7 +222,7 @@ class GroupReport(Shown):
         """
         check_one_of(get_args(Method), method=method)
         heading = self._known(heading)
-        means, _ = self._present(heading)
+        means, _, _ = self._present(heading)
         with np.errstate(divide="ignore", invalid="ignore"):
             if method == "between_groups":
                 return float(means.min() / means.max()) if len(means) > 1 else np.nan
@@ -230,11 +236,13 @@ class GroupReport(Shown):
         check_one_of(self.measures, heading=heading)
         return heading
 
-    def _present(self, heading: str) -> tuple[np.ndarray, np.ndarray]:
-        """Values and standard errors of the groups that have one."""
+    def _present(self, heading: str) -> tuple[np.ndarray, np.ndarray, SpreadsAt | None]:
+        """Values, standard errors and spreads of the groups that have a value."""
         means, errors = self.measures[self._known(heading)]
-        is_present = ~np.isnan(means)
-        return means[is_present], errors[is_present]
+        has_value = ~np.isnan(means)
+        spreads_at = self._measured[heading].spreads_at
+        spreads_at = among(spreads_at, has_value) if spreads_at else None
+        return means[has_value], errors[has_value], spreads_at
 
     def certify(
         self,
@@ -424,6 +432,12 @@ class GroupReport(Shown):
     def _further(self) -> list[Shown]:
         return [self.by_stratum] if self.by_stratum else []
 
+    def _plots(self) -> list[Callable[[Any], Any]]:
+        return [partial(self.plot, heading=heading) for heading in self.headings]
+
+    def _height(self) -> float:
+        return height_of(int((self.weight > 0).sum()))
+
     def _table(self) -> tuple[list[str], list[list[str]]]:
         header = ["group", "n", "weight", *self.measures]
         order = list(range(len(self.group_names)))
@@ -493,9 +507,10 @@ class GroupReport(Shown):
         notes = []
         what = "row" if self.clusters is None else "cluster"
         for heading, one in self._measured.items():
-            if (one.units != self.units).any():
-                few = tables.few_rows(zip(self.group_names, one.units), what)
-                notes += [f"{heading}: {note}" for note in few]
+            # The others are named for all measures already.
+            own = np.where(self.units < tables.FEW_ROWS, 0, one.units)
+            few = tables.few_rows(zip(self.group_names, own), what)
+            notes += [f"{heading}: {note}" for note in few]
             is_undefined = np.isnan(one.by_group[0]) & (self.weight > 0)
             if is_undefined.any():
                 names = [self.group_names[k] for k in np.flatnonzero(is_undefined)]

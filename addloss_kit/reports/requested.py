@@ -12,6 +12,7 @@ from addloss_kit._checks import did_you_mean, received
 from addloss_kit._types import ErrorLike
 from addloss_kit.per_sample_error import PerSampleError, literature_name
 from addloss_kit.reports.bootstrap import measure_metrics
+from addloss_kit.reports.intervals import SpreadsAt, wilson_spreads
 from addloss_kit.reports.measures import (
     MeanOf,
     Means,
@@ -40,6 +41,7 @@ class Measured(NamedTuple):
         least: The smallest value that the measure can take.
         n, units: Numbers of rows, and of clusters, that count in each group.
         resamples: From which the standard errors are; 0 if there is a formula.
+        spreads_at: Of intervals that are not `critical_value` standard errors wide.
     """
 
     by_group: Means
@@ -47,7 +49,8 @@ class Measured(NamedTuple):
     least: float
     n: np.ndarray
     units: np.ndarray
-    resamples: int
+    resamples: int = 0
+    spreads_at: SpreadsAt | None = None
 
 
 class Requested(NamedTuple):
@@ -122,7 +125,13 @@ def measure(
             overall = float(value), float(error)
             n, units = groups.counted(one.counts)
             by_group = one.estimate(groups)
-            measured[heading] = Measured(by_group, overall, one.least, n, units, 0)
+            spreads_at = None
+            if one.is_share:
+                effective = groups.effective_rows(by_group, one.counts)
+                spreads_at = wilson_spreads(by_group[0], effective)
+            measured[heading] = Measured(
+                by_group, overall, one.least, n, units, spreads_at=spreads_at
+            )
     return measured
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from addloss_kit.reports import tables
 from addloss_kit.reports.intervals import Estimate
 from addloss_kit.reports.page import Shown
-from addloss_kit.reports.plots import plot_gaps
+from addloss_kit.reports.plots import height_of, plot_gaps
 
 
 class Gaps(Protocol):
@@ -30,9 +30,6 @@ class Gaps(Protocol):
     @property
     def worst_group(self) -> str:
         """The group with the largest mean error."""
-
-    def gap_of(self, heading: str) -> Estimate:
-        """Largest value of a measure minus the smallest."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -74,16 +71,17 @@ class Strata(Shown, dict[str, _Report], Generic[_Report]):
             )
         return next(iter(self.values()))
 
+    def _height(self) -> float:
+        return height_of(len(self))
+
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        headings = self._first.headings
-        gaps = [f"gap in {heading}" for heading in headings]
-        header = ["stratum", "n", *gaps, "worst group"]
+        header = ["stratum", "n", f"gap in {self._first.headings[0]}", "worst group"]
         names = self._by_gap()[: tables.MAX_ROWS] if len(self) > tables.MAX_ROWS else self
         rows = [
             [
                 name,
                 str(int((self[name].row_weight > 0).sum())),
-                *(tables.estimate(self[name].gap_of(heading)) for heading in headings),
+                tables.estimate(self[name].gap),
                 self[name].worst_group,
             ]
             for name in names

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 # More rows are unreadable; the middle is omitted, `to_dict()` has them all.
 MAX_ROWS = 24
 # Where the normal approximation begins to hold.
-_FEW_ROWS = 30
+FEW_ROWS = 30
 
 
 def number(value: float) -> str:
@@ -63,11 +63,11 @@ def few_rows(counted: Iterable[tuple[str, int]], what: str) -> list[str]:
         counted: Names and numbers of rows, or of clusters.
         what: `"row"` or `"cluster"`.
     """
-    few = [name for name, number in counted if 1 < number < _FEW_ROWS]
+    few = [name for name, number in counted if 1 < number < FEW_ROWS]
     if not few:
         return []
     return [
-        f"of fewer than {_FEW_ROWS} {what}s, so with intervals that may be too narrow: "
+        f"of fewer than {FEW_ROWS} {what}s, so with intervals that may be too narrow: "
         f"{listed(few)}"
     ]
 

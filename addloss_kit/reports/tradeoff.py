@@ -445,6 +445,9 @@ class TradeoffCurve(Shown):
     def _heading(self) -> str:
         return self.start.reports[0].heading
 
+    def _height(self) -> float:
+        return 4.6
+
     def _table(self) -> tuple[list[str], list[list[str]]]:
         best = self.recommend()
         header = ["value", self._heading, "more", "gap", "change", "epochs", ""]
