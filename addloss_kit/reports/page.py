@@ -140,9 +140,9 @@ class Shown:
             figure = Figure(figsize=(5.5, self._height()), layout="constrained")
             plot(figure.add_subplot())
             drawn = io.BytesIO()
-            # Matplotlib has types, but not for its canvases. No date: the same report, the
-            # same page.
+            # No date: the same report, the same page.
             canvas = FigureCanvasSVG(figure)
+            # Matplotlib has types, but not for its canvases, so mypy would refuse the call.
             canvas.print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
             text = drawn.getvalue().decode("utf-8")
             figures.append(f"<figure>{text[text.index('<svg') :]}</figure>")

@@ -68,7 +68,7 @@ class ScalarMetric:
             warnings.simplefilter("always")
             try:
                 result = self._call(_flat(y_true), _flat(y_pred), **options)
-            except Exception as error:
+            except Exception as error:  # a user's own function may raise anything
                 raise ValueError(
                     f"The metric `{self.heading}` must have a value on every group and "
                     "resample, or return NaN where it is undefined. "

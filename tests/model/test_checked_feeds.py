@@ -305,7 +305,7 @@ def test_fit_refuses_it_however_it_is_fed(bad, feed, model, good):
 @pytest.fixture(scope="module")
 def looped():
     """A model for which few steps are worth the compiled loop."""
-    if BACKEND == "torch":
+    if BACKEND == "torch":  # there Keras's own loop refuses it, as the other tests show
         pytest.skip("torch has no compiled loop.")
     model = make_model()
     model.speed.loop(model, "train")

@@ -462,6 +462,7 @@ def test_a_few_steps_again_and_again_are_compiled_by_xla(monkeypatch, loops):
     assert loops
 
 
+# On JAX every `fit` is looped, as Keras's own step is compiled there, too.
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
 def test_fewer_steps_of_many_rows_are_compiled_by_xla(monkeypatch, loops):
     monkeypatch.setattr("addloss_kit.model.feeding.WORTH_COMPILING", 10)

@@ -46,6 +46,7 @@ def test_a_figure_grows_with_the_groups(rng, tmp_path):
         assert high - low == pytest.approx(27 * 0.32 * 72)
 
 
+# A browser alone knows how wide a page becomes; CI installs it by the system's packages.
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_on_a_phone_only_tables_scroll_and_figures_fit(rng, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="in the docs extra")
