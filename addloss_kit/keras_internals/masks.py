@@ -16,7 +16,7 @@ from addloss_kit.keras_internals.graph import (
     all_layers,
     ancestors,
     call_arguments,
-    operands,
+    in_order,
     position,
     producer,
 )
@@ -52,15 +52,8 @@ def lost_mask(tensor: KerasTensor) -> KerasTensor | None:
     if not any(_lost_within(producer(t)) for t in ancestors([tensor]) if not _is_input(t)):
         return None
     masks: dict[int, KerasTensor | None] = {}
-    # Without recursion: a deep network has more layers than Python has stack frames.
-    stack = [tensor]
-    while stack:
-        waiting = [t for t in operands(stack[-1]) if id(t) not in masks]
-        if waiting:
-            stack.extend(waiting)
-        else:
-            done = stack.pop()
-            masks[id(done)] = _mask_as_computed(done, masks)
+    for each in in_order([tensor]):
+        masks[id(each)] = _mask_as_computed(each, masks)
     return None if mask_of(tensor) is not None else masks[id(tensor)]
 
 

@@ -419,13 +419,9 @@ class GroupReport(Shown):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "`to_pandas` needs pandas. Install it: `pip install pandas`."
-            ) from error
-        frame = pandas.DataFrame.from_dict(self.to_dict()["groups"], orient="index")
+        frame = tables.import_pandas().DataFrame.from_dict(
+            self.to_dict()["groups"], orient="index"
+        )
         frame.index.name = "group"
         return frame
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 # More rows are unreadable; the middle is omitted, `to_dict()` has them all.
 MAX_ROWS = 24
@@ -111,3 +112,18 @@ def as_html(
     body = "".join(line("td", row) for row in rows)
     below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     return f"<table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table>{below}"
+
+
+def import_pandas() -> Any:
+    """The module pandas, for `to_pandas`.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "`to_pandas` needs pandas. Install it: `pip install pandas`."
+        ) from error
+    return pandas

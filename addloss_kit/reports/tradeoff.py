@@ -433,13 +433,7 @@ class TradeoffCurve(Shown):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "`to_pandas` needs pandas. Install it: `pip install pandas`."
-            ) from error
-        return pandas.DataFrame(self.to_dict()["points"])
+        return tables.import_pandas().DataFrame(self.to_dict()["points"])
 
     @property
     def _heading(self) -> str:
