@@ -117,19 +117,21 @@ class MeanOf:
         counts: Booleans `(rows,)`; `None` if every row counts.
         is_score: Whether larger is better.
         is_share: Whether the values are 0 or 1, by their meaning.
+        is_signed: Whether a value may be negative, though none of these is.
     """
 
     values: np.ndarray
     counts: np.ndarray | None = None
     is_score: bool = False
     is_share: bool = False
+    is_signed: bool = False
 
     def estimate(self, partition: Partition) -> Means:
         return partition.means(self.values, self.counts)
 
     @property
     def least(self) -> float:
-        return 0.0 if self.values.min() >= 0 else -np.inf
+        return -np.inf if self.is_signed or self.values.min() < 0 else 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ def _residual(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
 
 def signed_error(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:
     """The bias: prediction minus target."""
-    return MeanOf(_residual(y_true, y_pred).mean(axis=1))
+    return MeanOf(_residual(y_true, y_pred).mean(axis=1), is_signed=True)
 
 
 def squared_error(y_true: np.ndarray, y_pred: np.ndarray) -> MeanOf:

@@ -428,3 +428,12 @@ def test_a_ready_name_is_an_error_of_its_own(rng):
     report = alk.group_report(y, probability, ids, error="error_rate")
     assert report.heading == "error_rate" and list(report.measures) == ["error_rate"]
     assert report.certify(0.9).method == "bounded"
+
+
+def test_a_signed_error_may_be_negative_though_no_row_is():
+    y_pred, ids = [0.1, 5.0, 0.2, 4.0], [0, 0, 1, 1]
+    report = alk.group_report(np.zeros(4), y_pred, ids, error="signed_error")
+    low, _ = report.interval()
+    # Mean 2.55, standard error |5.0 - 0.1| / 2; mean 2.1, standard error 1.9.
+    np.testing.assert_allclose(low, [2.55 - 1.95996 * 2.45, 2.1 - 1.95996 * 1.9], rtol=1e-5)
+    assert report.worst_error.low < 0
