@@ -17,8 +17,9 @@ from addloss_kit.keras_internals.datasets import SameElements
 class CheckedDataset(SameElements):
     """The batches of a dataset, each checked in the pipeline.
 
-    That costs as much as some steps of a small model. So whoever draws many batches at a
-    time takes them from `unchecked`, and has them checked by `check_stack`.
+    That costs as much as a step or two of a small model in the compiled loop. So whoever
+    draws many batches at a time takes them from `unchecked`, and has them checked by
+    `check_stack`.
 
     Args:
         checked: The batches, checked one by one.

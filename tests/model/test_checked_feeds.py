@@ -308,7 +308,8 @@ def looped():
     if BACKEND == "torch":  # there Keras's own loop refuses it, as the other tests show
         pytest.skip("torch has no compiled loop.")
     model = make_model()
-    model.speed.loop(model, "train")
+    for kind in ("train", "test"):
+        model.speed.loop(model, kind)
     return model
 
 
@@ -344,6 +345,35 @@ def test_the_compiled_loop_refuses_it_before_a_step_of_its_stack(bad, feed, loop
     is_value = bad not in ("strings", "an unknown entry", "a missing entry")
     if is_value and "shape" not in message:
         assert "In batch 2 of `fit`" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["validation_data", "evaluate"])
+@pytest.mark.parametrize("bad", ["an id out of range", "a NaN target", "a NaN argument"])
+def test_so_do_compiled_loops_over_test_data(bad, method, looped, good):
+    change, message = BAD[bad]
+    with pytest.raises(ValueError, match=f"In batch 2 of `{method}`.*{message}"):
+        METHODS[method](looped, as_dataset(change(good)), good)
+
+
+def test_a_looped_stream_of_other_dtypes_and_ranks_trains_as_packed_arrays(good):
+    if BACKEND == "torch":
+        pytest.skip("torch has no compiled loop.")
+    others = {
+        "x": good["x"].astype("float64"),
+        "y_true": good["y_true"][:, 0].astype("float64"),
+        "sample_weight": good["sample_weight"][:, None],
+        "group_ids": good["group_ids"].astype("float32"),
+        "limit": good["limit"].astype("int64"),
+    }
+    found = []
+    for feed in (as_dataset(others), alk.make_dataset(good, BATCH, shuffle=False)):
+        keras.utils.set_random_seed(1)
+        model = make_model()
+        model.speed.loop(model, "train")
+        model.fit(feed, epochs=2, verbose=0)
+        found.append(moves(model))
+    for mine, packed in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, packed, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["x", "y_true", "group_ids"])
