@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from addloss_kit import losses as losses_module
@@ -84,7 +85,9 @@ def build_training_model(
         >>> [tensor.name for tensor in model.inputs][1:]
         ['y_true', 'sample_weight']
     """
-    if not isinstance(sample_weight, bool):
+    # `None`, 0, 1 and NumPy's booleans say it, too.
+    is_said = np.ndim(sample_weight) == 0 and sample_weight in (True, False, None)
+    if not is_said:
         raise TypeError(
             "`sample_weight` must say whether there are weights, `True` or `False`. Pass "
             f"the weights themselves to `pack_inputs`. "
@@ -104,7 +107,7 @@ def build_training_model(
         features={tensor.name: tensor for tensor in graph.inputs},
         tensors=dict(tensors or {}),
         overrides=own_inputs,
-        with_sample_weight=sample_weight,
+        with_sample_weight=bool(sample_weight),
     )
     terms: list[tuple[LossTerm, Any, Use]] = []
     watching: list[tuple[keras.metrics.Metric, Use]] = []

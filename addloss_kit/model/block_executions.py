@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from addloss_kit.model.checked_feeds import DEFAULT_BATCH_SIZE
 from addloss_kit.model.compiled_loop import Loop
 from addloss_kit.model.executions import Executions
 
@@ -148,7 +149,7 @@ def steps_of(dataset: Any) -> float | None:
 def rows_of_a_batch(dataset: Any) -> int:
     """As the dataset says, or Keras's default."""
     sizes = [part.shape[0] for part in keras.tree.flatten(dataset.element_spec)]
-    return max(size or 32 for size in sizes)
+    return max(size or DEFAULT_BATCH_SIZE for size in sizes)
 
 
 def _flat(

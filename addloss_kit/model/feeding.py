@@ -21,7 +21,7 @@ from addloss_kit.model.block_executions import (
     rows_of_a_batch,
     steps_of,
 )
-from addloss_kit.model.checked_feeds import from_disk
+from addloss_kit.model.checked_feeds import DEFAULT_BATCH_SIZE, from_disk
 from addloss_kit.model.compiled_loop import Loop, can_loop
 from addloss_kit.model.executions import (
     ExecutionCallbacks,
@@ -35,7 +35,6 @@ from addloss_kit.model.executions import (
     rows_of,
 )
 
-_DEFAULT_BATCH_SIZE = 32  # Keras's
 # Steps from which on XLA's compilation pays with TensorFlow: it takes a second or two
 # longer than that of Keras's own step, which then takes about a millisecond longer each.
 # Steps of former calls count: who trains again and again will do so once more. (On JAX
@@ -101,7 +100,7 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     is_dict = rows is None and _is_ours(model, arguments)
     if is_dict:
         arguments = _split_off_validation(arguments)
-        batch_size = arguments.pop("batch_size", None) or _DEFAULT_BATCH_SIZE
+        batch_size = arguments.pop("batch_size", None) or DEFAULT_BATCH_SIZE
         if arguments.get("validation_batch_size") is None:
             arguments["validation_batch_size"] = batch_size
         arguments["validation_data"], _ = from_disk(
@@ -178,7 +177,7 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
         return arguments, None
     rows = rows_of(data)
     if rows is None and is_plain_dict(data) and model.loss is None:
-        size = arguments.pop("validation_batch_size", None) or _DEFAULT_BATCH_SIZE
+        size = arguments.pop("validation_batch_size", None) or DEFAULT_BATCH_SIZE
         rows = rows_in_memory(data, size, shuffle=False)
         arguments["validation_batch_size"] = size
     epochs = arguments.get("epochs", 1)
@@ -199,7 +198,7 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
         return arguments, None
     rows = rows_of(x)
     if rows is None and is_plain_dict(x) and model.loss is None:
-        size = arguments.get("batch_size") or _DEFAULT_BATCH_SIZE
+        size = arguments.get("batch_size") or DEFAULT_BATCH_SIZE
         rows = rows_in_memory(x, size, shuffle=False)
     executions = _test_executions(model, x, rows, 1)
     if executions is None:

@@ -376,3 +376,10 @@ def test_what_cannot_be_added_is_refused():
     model = alk.add_loss(model, ops.mean(ops.square(y - y_pred)), name="squares")
     with pytest.raises(ValueError, match=r"The name `squares` is taken"):
         alk.add_metric(model, ops.mean(y), name="squares")
+
+
+@pytest.mark.parametrize("said", [None, 0, np.False_, 1, np.True_])
+def test_whether_there_are_weights_may_be_said_as_numpy_does(said):
+    predictor = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1)])
+    model = alk.build_training_model(predictor, "mse", sample_weight=said)
+    assert ("sample_weight" in [tensor.name for tensor in model.inputs]) == bool(said)
