@@ -95,18 +95,18 @@ class RunningTotals:
         # whose step a loss-scaling optimizer skips, would stay in the totals for good.
         is_taken = ops.logical_and(rows > 0, ops.isfinite(ops.sum(totals["error"])))
         taken = ops.where(is_taken, totals["error"], ops.zeros_like(totals["error"]))
+        dtype = self.error.dtype
+        keep = ops.where(is_taken, self._keep(is_taken), 1.0)
+        add = 1.0 - keep
+        a_row = ops.divide_no_nan(add, ops.cast(rows, dtype))
         news = {
-            "error": ops.divide_no_nan(taken, rows),
-            "weight": ops.divide_no_nan(totals["weight"], rows),
-            "mass": ops.ones_like(rows),
+            "error": a_row * ops.stop_gradient(ops.cast(taken, dtype)),
+            "weight": a_row * ops.stop_gradient(ops.cast(totals["weight"], dtype)),
+            "mass": add,
         }
-        keep = self._keep(is_taken)
-        keep, add = ops.where(is_taken, keep, 1.0), ops.where(is_taken, 1.0 - keep, 0.0)
         values = {}
         for name, new in news.items():
-            variable = getattr(self, name)
-            new = ops.stop_gradient(ops.cast(new, variable.dtype))
-            values[name] = keep * ops.convert_to_tensor(variable) + add * new
+            values[name] = keep * ops.convert_to_tensor(getattr(self, name)) + new
         for name, value in values.items():
             getattr(self, name).assign(value)
         means = functional.group_means(values["error"], values["weight"])
