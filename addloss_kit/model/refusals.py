@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,32 @@ def refuse_validation(model: keras.Model, validation_data: Any) -> None:
         validation_data = (validation_data,)
     names = ("x", "y", SAMPLE_WEIGHT)
     refuse_ignored(model, "validation_data", dict(zip(names, validation_data)))
+
+
+def warn_of_batch_size(method: str, given: Mapping[str, Any]) -> None:
+    """Tell that a number of rows per batch changes nothing: a stream has its own.
+
+    Keras ignores it without a word, so that code which passes it is left to run.
+
+    Args:
+        method: Name of the calling method, for the message.
+        given: Its arguments by name.
+    """
+    validation = given.get("validation_data")
+    others = validation[0] if isinstance(validation, (list, tuple)) else validation
+    is_for_others = others is not None and not is_stream(others)
+    is_for_others = is_for_others and given.get("validation_batch_size") is None
+    for name, x, is_used in (
+        ("batch_size", given.get("x"), is_for_others),
+        ("validation_batch_size", others, False),
+    ):
+        if given.get(name) is not None and is_stream(x) and not is_used:
+            warnings.warn(
+                f"`{method}` ignores `{name}`, because a stream has batches of its own. "
+                "Set the size where the stream is made, such as by `make_dataset`. "
+                f"{received(**{name: given[name]})}",
+                stacklevel=3,
+            )
 
 
 def refuse_unsavable(model: keras.Model, callbacks: Any) -> None:

@@ -51,6 +51,7 @@ from addloss_kit.model.refusals import (
     refuse_ignored,
     refuse_unsavable,
     refuse_validation,
+    warn_of_batch_size,
 )
 from addloss_kit.model.resumable import ResumableModel
 
@@ -315,6 +316,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         refuse_ignored(self, "fit", given)
         refuse_validation(self, given.get("validation_data"))
         refuse_unsavable(self, given.get("callbacks"))
+        warn_of_batch_size("fit", given)
         given["x"], train_check = check_feed(self, "fit", x)
         given["callbacks"] = follow_epoch(given.get("callbacks"), x)
         validation_check = None
@@ -343,6 +345,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
             return super().evaluate(x, y, *args, **kwargs)
         given = _bind(super().evaluate, x, y, *args, **kwargs)
         refuse_ignored(self, "evaluate", given)
+        warn_of_batch_size("evaluate", given)
         given["x"], check = check_feed(self, "evaluate", x)
         given["x"], size = from_disk(self, given["x"], given.get("batch_size"))
         given["batch_size"] = size
@@ -377,6 +380,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
+        warn_of_batch_size("predict", {"x": x, "batch_size": batch_size})
         x, check = check_feed(self, "predict", x, remedy=_EXPORT_IT)
         x, batch_size = from_disk(self, x, batch_size)
         with telling(check), keeping_state(self), taking(self, steps):

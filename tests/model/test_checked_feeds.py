@@ -4,6 +4,7 @@ import functools
 import pathlib
 import tempfile
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -452,6 +453,36 @@ def test_good_values_train_alike_however_they_are_fed(feed, good):
         strict=True,
     ):
         np.testing.assert_allclose(mine, packed, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+def test_a_batch_size_that_would_be_ignored_is_told(feed, model, good):
+    skip_what_cannot_be(feed)
+    is_stream = feed in STREAMS or hasattr(FEEDS[feed](good), "element_spec")
+    steps = ROWS // BATCH if "generator" in feed else None
+    calls = {
+        "fit": {"steps_per_epoch": steps, "shuffle": False},
+        "evaluate": {"steps": steps},
+        "predict": {"steps": steps},
+    }
+    for method, options in calls.items():
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            getattr(model, method)(FEEDS[feed](good), batch_size=3, verbose=0, **options)
+        messages = [str(w.message) for w in told if "batch_size" in str(w.message)]
+        assert len(messages) == is_stream
+        for message in messages:
+            assert message.startswith(f"`{method}` ignores `batch_size`")
+            assert message.endswith("Received: batch_size=3.")
+
+
+def test_a_batch_size_beside_a_stream_may_be_that_of_the_validation_arrays(model, good):
+    train = alk.make_dataset(good, BATCH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(train, batch_size=3, validation_data=good, verbose=0)
+    with pytest.warns(UserWarning, match="ignores `validation_batch_size`"):
+        model.fit(train, validation_data=train, validation_batch_size=3, verbose=0)
 
 
 def test_a_weight_per_row_is_repeated_in_a_stream_as_in_pack_inputs(good):
