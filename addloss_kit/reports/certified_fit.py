@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
+from addloss_kit._types import ArrayLike
 from addloss_kit.fields import GROUP_IDS
 from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports.certificate import Certified
@@ -56,7 +57,8 @@ def fit_to_certificate(*args: Any, **options: Any) -> CertifiedChoice:
         model, term, build, train, validation, values: As in `tradeoff_curve`.
         certify_rows: Dict from `pack_inputs`, of rows that took no part in training
             nor in validation.
-        bound, of, confidence, errors_within, max_tests: As in `TradeoffCurve.certify`.
+        bound, of, confidence, errors_within, max_tests, clusters: As in
+            `TradeoffCurve.certify`; `clusters` are of `certify_rows`.
         **options: As in `tradeoff_curve`.
 
     Returns:
@@ -93,6 +95,7 @@ def _fit(
     confidence: float = 0.95,
     errors_within: tuple[float, float] | None = None,
     max_tests: int | None = None,
+    clusters: ArrayLike | None = None,
     **options: Any,
 ) -> CertifiedChoice:
     question = Question(bound, of, confidence, errors_within, max_tests)
@@ -104,7 +107,7 @@ def _fit(
         options.get("error", "squared_error"),
     )
     held_out.check()
-    held_out.check_unseen("certify_rows", certify_rows, question.min_groups)
+    held_out.check_unseen("certify_rows", certify_rows, question.min_groups, clusters)
     curve = train_all(train, validation, **options)
     return curve.certify(
         certify_rows,
@@ -113,4 +116,5 @@ def _fit(
         confidence,
         errors_within=errors_within,
         max_tests=max_tests,
+        clusters=clusters,
     )

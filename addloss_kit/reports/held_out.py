@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from addloss_kit._checks import received
-from addloss_kit._types import ErrorLike
+from addloss_kit._checks import check_rows, received
+from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE
 from addloss_kit.reports.group_report import group_report
 from addloss_kit.reports.report import GroupReport
-from addloss_kit.reports.rows import as_weight
+from addloss_kit.reports.rows import as_clusters, as_weight
 
 
 class HeldOut(NamedTuple):
@@ -38,13 +38,20 @@ class HeldOut(NamedTuple):
         """On the validation rows; `None` if a prediction is not finite."""
         return self._report(self.validation, predictions, self.group_names)
 
-    def check_unseen(self, name: str, rows: Mapping[str, Any], min_groups: int) -> None:
+    def check_unseen(
+        self,
+        name: str,
+        rows: Mapping[str, Any],
+        min_groups: int,
+        clusters: ArrayLike | None,
+    ) -> None:
         """Raise unless these rows can judge: complete, and other than those that chose.
 
         Args:
             name: That of the argument.
             rows: Like `validation`.
             min_groups: How many groups there are at least; 0 if none is needed.
+            clusters: Labels of these rows, or `None`.
         """
         missing = [key for key in self.validation if key not in rows]
         if missing:
@@ -59,6 +66,8 @@ class HeldOut(NamedTuple):
                     "those that chose cannot judge. Keep some apart. "
                     f"{received(**{name: f'rows of `{other}`'})}"
                 )
+        if clusters is not None:
+            check_rows(clusters=as_clusters(clusters), **{Y_TRUE: np.asarray(rows[Y_TRUE])})
         if not min_groups:
             return
         counted = as_weight(rows.get(SAMPLE_WEIGHT), np.asarray(rows[Y_TRUE])) > 0
@@ -72,13 +81,13 @@ class HeldOut(NamedTuple):
             )
 
     def report_unseen(
-        self, rows: Mapping[str, Any], predictions: np.ndarray
+        self, rows: Mapping[str, Any], predictions: np.ndarray, clusters: ArrayLike | None
     ) -> GroupReport | None:
         """On other rows, of all groups; `None` if a prediction is not finite."""
         names = self.group_names
         # Ids that these rows lack are groups, too.
         names = range(self._num_groups(rows)) if names is None else names
-        return self._report(rows, predictions, names)
+        return self._report(rows, predictions, names, clusters)
 
     def _num_groups(self, rows: Mapping[str, Any]) -> int:
         if self.group_names is not None:
@@ -87,7 +96,11 @@ class HeldOut(NamedTuple):
         return 1 + max(int(np.max(part[self.group_ids])) for part in parts)
 
     def _report(
-        self, rows: Mapping[str, Any], predictions: np.ndarray, names: Sequence[Any] | None
+        self,
+        rows: Mapping[str, Any],
+        predictions: np.ndarray,
+        names: Sequence[Any] | None,
+        clusters: ArrayLike | None = None,
     ) -> GroupReport | None:
         if not np.isfinite(predictions).all():
             return None
@@ -98,6 +111,7 @@ class HeldOut(NamedTuple):
             sample_weight=rows.get(SAMPLE_WEIGHT),
             group_names=names,
             error=self.error,
+            clusters=clusters,
         )
 
 

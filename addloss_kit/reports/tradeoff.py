@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from addloss_kit._checks import check_number, check_positive_int, received
-from addloss_kit._types import ErrorLike
+from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
 from addloss_kit.fields import GROUP_IDS
@@ -324,6 +324,7 @@ class TradeoffCurve(Shown):
         *,
         errors_within: tuple[float, float] | None = None,
         max_tests: int | None = None,
+        clusters: ArrayLike | None = None,
     ) -> CertifiedChoice:
         """The most accurate point of which a bound holds on rows to come.
 
@@ -338,7 +339,7 @@ class TradeoffCurve(Shown):
 
         Args:
             rows: Dict from `pack_inputs`, of rows that took no part in training nor in
-                validation. They must be independent of one another.
+                validation. They must be independent of one another, but for `clusters`.
             bound: In the units of the error; for `"error_increase"`, relative to the
                 start's error: 0.05 is 5 % more.
             of: `"gap"`, `"worst_error"`, or `"error_increase"`; with the last, the point
@@ -346,13 +347,15 @@ class TradeoffCurve(Shown):
             confidence: Of the choice, in (0, 1).
             errors_within: As in `GroupReport.certify`.
             max_tests: Test at most as many points; all by default.
+            clusters: `(rows,)` labels, such as the person that a row is of, as in
+                `group_report`: rows of one cluster may depend on one another.
 
         Returns:
             A `CertifiedChoice`.
 
         Raises:
-            ValueError: If an entry or a group is missing, or the rows are those of
-                training or validation.
+            ValueError: If an entry, a group or a label is missing, or the rows are those
+                of training or validation.
 
         Reference: Angelopoulos et al., "Learn then Test", arXiv:2110.01052 (2021),
         fixed-sequence testing.
@@ -364,11 +367,11 @@ class TradeoffCurve(Shown):
                 "Only a curve that `tradeoff_curve` returned can predict other rows. "
                 f"{received(predict=predict)}"
             )
-        held_out.check_unseen("rows", rows, question.min_groups)
+        held_out.check_unseen("rows", rows, question.min_groups, clusters)
 
         def report_on(point: TradeoffPoint) -> GroupReport | None:
             predictions = predict(point.value, point.weights, rows)
-            return held_out.report_unseen(rows, predictions)
+            return held_out.report_unseen(rows, predictions, clusters)
 
         return choose(self, question, report_on)
 

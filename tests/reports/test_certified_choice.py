@@ -206,6 +206,22 @@ def test_an_increase_is_certified_against_the_start_on_the_same_rows(curve, unse
     assert choice.point.gap == min(p.gap for p in passed) < curve.start.gap
 
 
+@pytest.mark.parametrize(
+    "of, bound", [("gap", 0.35), ("worst_error", 0.6), ("error_increase", 0.12)]
+)
+def test_rows_that_stand_there_five_times_prove_no_more_than_once(curve, unseen, of, bound):
+    copies = {name: np.repeat(array, 5) for name, array in unseen.items()}
+    once = curve.certify(unseen, bound, of)
+    clustered = curve.certify(copies, bound, of, clusters=np.repeat(np.arange(1000), 5))
+    for (_, wanted), (_, found) in zip(once.tests, clustered.tests, strict=True):
+        assert found.verdict == wanted.verdict
+        assert found.upper == pytest.approx(wanted.upper, rel=1e-9)
+    # The first may be the start, which is certain.
+    _, naive = curve.certify(copies, bound, of).tests[1]
+    _, honest = once.tests[1]
+    assert naive.upper - naive.estimate < 0.6 * (honest.upper - honest.estimate)
+
+
 def test_a_start_that_is_certain_is_chosen(curve, unseen):
     choice = curve.certify(unseen, 2.0)
     assert choice.point is curve.start
@@ -294,6 +310,15 @@ def test_parts_of_one_table_are_other_rows(curve):
         {k: v[part] for k, v in table.items()} for part in (slice(600), slice(600, None))
     )
     assert curve_of(SLOPES, first).certify(second, 2.0).verdict == "holds"
+
+
+def test_clusters_without_a_label_for_each_row_are_refused(curve, unseen):
+    for labels, message in (
+        (np.arange(999), r"clusters.shape=\(999,\)"),
+        ([*"ab" * 499, "a", None], "none missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            curve.certify(unseen, 0.3, clusters=labels)
 
 
 @pytest.mark.parametrize("of", ["gap", "worst_error"])
