@@ -59,17 +59,16 @@ def change_of_gap(
     risk = 1.0 - confidence
     # Four selections: the largest and the smallest, before and after.
     level = 1.0 - _SELECTION * risk / 4.0
-    highest_b, lowest_b = _candidates(before, np.sqrt(variances_before), level)
-    highest_a, lowest_a = _candidates(after, np.sqrt(variances_after), level)
-    number = len(highest_a) * len(lowest_a) * len(highest_b) * len(lowest_b)
+    pairs_b = _pairs(before, variances_before, level)
+    pairs_a = _pairs(after, variances_after, level)
+    # A contrast and its negative have one interval.
+    number = len(pairs_a) * len(pairs_b) - _reversible(pairs_a) * _reversible(pairs_b) // 2
     if number > _MAX_CONTRASTS:
         return _one_by_one(
             value, before, after, variances_before, variances_after, confidence
         )
     means, errors = _contrasts(
-        (after, variances_after, highest_a, lowest_a),
-        (before, variances_before, highest_b, lowest_b),
-        covariances,
+        (after, variances_after, pairs_a), (before, variances_before, pairs_b), covariances
     )
 
     def bound(margin: float) -> float:
@@ -81,16 +80,26 @@ def change_of_gap(
     return GapChange(value, bound(-c), bound(c), min(1.0, p))
 
 
-def _candidates(
-    means: np.ndarray, errors: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The groups that may have the largest mean, and those that may have the smallest."""
-    margin = critical_value(level, len(means)) * errors
-    low, high = means - margin, means + margin
-    return np.flatnonzero(high >= low.max()), np.flatnonzero(low <= high.min())
+def _pairs(means: np.ndarray, variances: np.ndarray, level: float) -> np.ndarray:
+    """The pairs `(n, 2)` of groups that may have the largest and the smallest mean.
+
+    Left out is a group that lies clearly below another one, or above.
+    """
+    each = level ** (1.0 / (len(means) - 1))
+    clear = NormalDist().inv_cdf(each) * np.sqrt(variances[:, None] + variances)
+    is_below = means[None, :] - means[:, None] > clear
+    highest, lowest = np.flatnonzero(~is_below.any(1)), np.flatnonzero(~is_below.any(0))
+    grid = np.stack(np.meshgrid(highest, lowest, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.asarray(grid[grid[:, 0] != grid[:, 1]])
 
 
-_Side = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+def _reversible(pairs: np.ndarray) -> int:
+    """How many of the pairs are there the other way round, too."""
+    both = len(np.intersect1d(pairs[:, 0], pairs[:, 1]))
+    return both * (both - 1)
+
+
+_Side = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _contrasts(
@@ -98,16 +107,15 @@ def _contrasts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard errors of (pairs after) × (pairs before)."""
 
-    def pairs(side: _Side) -> tuple[np.ndarray, np.ndarray]:
-        means, _, highest, lowest = side
-        high, low = (grid.ravel() for grid in np.meshgrid(highest, lowest, indexing="ij"))
-        signs = np.zeros((len(high), len(means)))
-        np.add.at(signs, (np.arange(len(high)), high), 1.0)
-        np.add.at(signs, (np.arange(len(high)), low), -1.0)
+    def gaps(side: _Side) -> tuple[np.ndarray, np.ndarray]:
+        means, _, pairs = side
+        signs = np.zeros((len(pairs), len(means)))
+        signs[np.arange(len(pairs)), pairs[:, 0]] = 1.0
+        signs[np.arange(len(pairs)), pairs[:, 1]] = -1.0
         return signs @ means, signs
 
-    value_a, signs_a = pairs(after)
-    value_b, signs_b = pairs(before)
+    value_a, signs_a = gaps(after)
+    value_b, signs_b = gaps(before)
     variance = (
         ((signs_a**2) @ after[1])[:, None]
         + ((signs_b**2) @ before[1])[None, :]

@@ -60,6 +60,22 @@ def test_the_change_of_a_clear_gap_is_that_of_two_paired_means(rng):
     assert found.p_value == pytest.approx(min(1, p), rel=1e-6)
 
 
+def test_of_two_near_groups_only_two_contrasts_are_bounded_jointly():
+    old, new, variance = 0.1, 0.15, 0.01
+    found = change_of_gap(
+        np.array([1.0, 1.0 + old]),
+        np.array([1.0 + new, 1.0]),
+        *np.full((2, 2), variance),
+        np.zeros(2),
+        0.95,
+    )
+    # Their difference and their sum.
+    reach = stats.norm.isf((1 - 0.955 ** (1 / 2)) / 2) * np.sqrt(4 * variance)
+    for bound, margin in ((found.low, -reach), (found.high, reach)):
+        contrasts = [[s * new - t * old + margin for t in (-1, 1)] for s in (-1, 1)]
+        assert bound == pytest.approx(max(map(min, contrasts)))
+
+
 CASES = {
     "clear": ([0, 2, 5], [0, 2, 4]),
     "unchanged": ([0, 2, 5], [0, 2, 5]),
