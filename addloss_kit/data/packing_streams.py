@@ -15,7 +15,7 @@ from addloss_kit._types import Shape
 from addloss_kit.data.batch_check import BatchCheck
 from addloss_kit.data.checking import InputChecker
 from addloss_kit.data.packing import by_input_name, checker_of
-from addloss_kit.data.streams import comes_from
+from addloss_kit.data.streams import ChangedPyDataset, comes_from
 from addloss_kit.fields import SAMPLE_WEIGHT
 
 # A part of the columns: the word of `pack_inputs`, or `None` for one to leave out.
@@ -66,7 +66,7 @@ def pack_dataset(model: Any, dataset: Any, *, columns: Columns | None = None) ->
     if isinstance(dataset, keras.utils.PyDataset):
         if dataset.num_batches != 0:
             namer.check_first(dataset[0])
-        return NamedPyDataset(dataset, namer)
+        return ChangedPyDataset(dataset, namer)
     if comes_from(dataset, "torch.utils.data"):
         return _pack_loader(dataset, namer)
     if comes_from(dataset, "grain") and hasattr(dataset, "map"):
@@ -79,7 +79,7 @@ def pack_dataset(model: Any, dataset: Any, *, columns: Columns | None = None) ->
         )
     if isinstance(dataset, Sequence):
         namer.check_first(_first(iter(dataset)))
-        return NamedPyDataset(_Batches(dataset), namer)
+        return ChangedPyDataset(_Batches(dataset), namer)
     iterator = iter(dataset)
     first = _first(iterator)
     namer.check_first(first)
@@ -206,39 +206,6 @@ class BatchNamer:
                 f"`columns={{key: word}}`. {received(keys=list(batch))}"
             )
         return {**features, **words} if "x" in words else {"x": features, **words}
-
-
-class NamedPyDataset(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are dicts by Input name.
-
-    Args:
-        dataset: The `PyDataset`.
-        namer: Names its batches.
-    """
-
-    def __init__(self, dataset: Any, namer: BatchNamer) -> None:
-        super().__init__(
-            workers=dataset.workers,
-            use_multiprocessing=dataset.use_multiprocessing,
-            max_queue_size=dataset.max_queue_size,
-        )
-        self.dataset, self.namer = dataset, namer
-
-    @property
-    def num_batches(self) -> Any:
-        return self.dataset.num_batches
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.namer(self.dataset[index], index)
-
-    def on_epoch_begin(self) -> None:
-        self.dataset.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self.dataset.on_epoch_end()
 
 
 class _Batches(keras.utils.PyDataset):

@@ -44,7 +44,7 @@ def check_stream(stream: Any, check: BatchCheck) -> Any:
 
         return check_tf_dataset(stream, check)
     if isinstance(stream, keras.utils.PyDataset):
-        return CheckedPyDataset(stream, check)
+        return ChangedPyDataset(stream, check)
     if isinstance(stream, types.GeneratorType):
         return (check(batch, number) for number, batch in enumerate(stream))
     if comes_from(stream, "torch.utils.data"):
@@ -76,21 +76,21 @@ def telling(*checks: BatchCheck | None) -> Iterator[None]:
         raise
 
 
-class CheckedPyDataset(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are checked.
+class ChangedPyDataset(keras.utils.PyDataset):
+    """A `PyDataset` whose batches are changed, or checked.
 
     Args:
         dataset: The `PyDataset`.
-        check: The check.
+        change: Takes a batch and its number, and returns the batch.
     """
 
-    def __init__(self, dataset: Any, check: BatchCheck) -> None:
+    def __init__(self, dataset: Any, change: Callable[[Any, int], Any]) -> None:
         super().__init__(
             workers=dataset.workers,
             use_multiprocessing=dataset.use_multiprocessing,
             max_queue_size=dataset.max_queue_size,
         )
-        self.dataset, self.check = dataset, check
+        self.dataset, self.change = dataset, change
 
     @property
     def num_batches(self) -> Any:
@@ -100,7 +100,7 @@ class CheckedPyDataset(keras.utils.PyDataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        return self.check(self.dataset[index], index)
+        return self.change(self.dataset[index], index)
 
     def on_epoch_begin(self) -> None:
         self.dataset.on_epoch_begin()
