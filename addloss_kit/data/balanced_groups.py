@@ -15,15 +15,17 @@ from addloss_kit.data.balancing import (
     spread_over_batch,
     weighted,
 )
+from addloss_kit.data.blocks import block_bounds
 from addloss_kit.data.row_groups import (
     Arrays,
+    Drawn,
     RowGroup,
     RowGroupReader,
+    chosen,
     joined,
     mixed,
     permuted,
     rows_in,
-    sliced,
 )
 
 # Rows of each id, row group by row group; without counts, any may have some.
@@ -82,7 +84,8 @@ class BalancedGroups:
         sizes: Mapping[int, int] | None,
     ) -> None:
         self.groups, self.reader, self.name = list(groups), reader, name
-        self.steps, self.shuffle_rows, self.seed = steps, shuffle_rows, seed
+        self.batch_size, self.steps = batch_size, steps
+        self.shuffle_rows, self.seed = shuffle_rows, seed
         counts = None if sizes is not None else count_ids(groups, reader, name)
         found = _total(counts) if sizes is None else _given(sizes, groups)
         self._ids = np.array(sorted(found))
@@ -97,19 +100,36 @@ class BalancedGroups:
         self._kept: dict[int, Arrays] | None = None
         factor = (rows / rows.sum()) / (self._quota / batch_size)
         self._spread = spread_over_batch(self._quota)
-        self._factor = np.repeat(factor, self._quota) if undo_weights else None
+        factor = np.repeat(factor, self._quota)[self._spread]
+        self._factor = factor if undo_weights else None
         if undo_weights:  # raises at once if there are none
             weighted({name: np.ones(1) for name in reader.checker.specs}, np.ones(1))
 
-    def batches(self, epoch: int) -> Iterator[Arrays]:
-        """The batches of an epoch, in order."""
-        drawn = [_Drawn(self._rows(place, epoch)) for place in range(len(self._ids))]
-        for _ in range(self.steps):
-            parts = [rows.take(int(n)) for rows, n in zip(drawn, self._quota)]
-            batch = joined(parts)
+    def blocks(self, epoch: int, batches: int) -> Iterator[Arrays]:
+        """The rows of an epoch, some batches at a time; see `block_bounds`.
+
+        Args:
+            epoch: The epoch, from 0.
+            batches: Batches per block.
+        """
+        drawn = [Drawn(self._rows(place, epoch)) for place in range(len(self._ids))]
+        for first, end in block_bounds(self.steps, batches):
+            count = end - first
+            block = joined([d.take(int(n) * count) for d, n in zip(drawn, self._quota)])
+            block = chosen(block, self._layout(count))
             if self._factor is not None:
-                batch = weighted(batch, self._factor)
-            yield {name: array[self._spread] for name, array in batch.items()}
+                block = weighted(block, np.tile(self._factor, count))
+            yield block
+
+    def _layout(self, count: int) -> np.ndarray:
+        """Where the rows of so many batches are if those of each group lie together."""
+        begin = (np.cumsum(self._quota) - self._quota) * count
+        group = np.repeat(np.arange(len(self._quota)), self._quota)
+        within = np.concatenate([np.arange(n) for n in self._quota])
+        group, within = group[self._spread], within[self._spread]
+        batch = np.arange(count)[:, None]
+        rows: np.ndarray = begin[group] + batch * self._quota[group] + within
+        return rows.reshape(-1)
 
     def _rows(self, place: int, epoch: int) -> Iterator[Arrays]:
         """The rows of a group, again and again."""
@@ -157,27 +177,7 @@ class BalancedGroups:
     def _of(self, place: int, arrays: Arrays) -> Arrays:
         """The rows of one group."""
         is_in = arrays[self.name].reshape(-1) == self._ids[place]
-        return {name: array[is_in] for name, array in arrays.items()}
-
-
-class _Drawn:
-    """Any number of rows at a time from parts of any size."""
-
-    def __init__(self, parts: Iterator[Arrays]) -> None:
-        self.parts = parts
-        self.left: Arrays | None = None
-
-    def take(self, count: int) -> Arrays:
-        """The next rows."""
-        taken: list[Arrays] = []
-        while count:
-            if self.left is None or not rows_in(self.left):
-                self.left = next(self.parts)
-            some = sliced(self.left, 0, count)
-            self.left = sliced(self.left, count, rows_in(self.left))
-            count -= rows_in(some)
-            taken.append(some)
-        return joined(taken)
+        return chosen(arrays, np.flatnonzero(is_in))
 
 
 def _total(counts: Counts | None) -> dict[int, int]:

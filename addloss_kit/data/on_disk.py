@@ -33,20 +33,32 @@ def pieces(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         give_back(array)
 
 
-def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Copies of some rows, in the order of `rows`."""
-    if not is_on_disk(array):
-        return np.asarray(array[rows])
-    taken: np.ndarray = np.empty((rows.size, *array.shape[1:]), array.dtype)
+def take(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Copies of some rows of each array, in the order of `rows`."""
     # In the order of the file, which a disk reads faster.
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
+    order = np.argsort(rows)
+    ordered = rows[order].astype("int64")  # to which the size of a piece is added
+    place = np.empty(rows.size, "int64")
+    place[order] = np.arange(rows.size)
+    # `np.take` is several times as fast as `array[rows]`.
+    return {
+        name: np.take(_ordered_rows(array, ordered), place, axis=0)
+        if is_on_disk(array)
+        else np.take(array, rows, axis=0)
+        for name, array in arrays.items()
+    }
+
+
+def _ordered_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Copies of rows with ascending numbers."""
+    mapped = np.asarray(array)
+    taken: np.ndarray = np.empty((rows.size, *array.shape[1:]), array.dtype)
     span = max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
     first = 0
     while first < rows.size:
-        end = int(np.searchsorted(ordered, ordered[first] + span))
-        end = max(end, first + _ROWS_ANYWHERE)
-        taken[order[first:end]] = array[ordered[first:end]]
+        end = int(np.searchsorted(rows, rows[first] + span))
+        end = min(max(end, first + _ROWS_ANYWHERE), rows.size)
+        taken[first:end] = np.take(mapped, rows[first:end], axis=0)
         give_back(array)
         first = end
     return taken

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from addloss_kit.data.blocks import block_bounds
 from addloss_kit.data.rows import Rows
 from addloss_kit.keras_internals.datasets import SameElements
 
@@ -107,11 +108,8 @@ def _batches(rows: Rows) -> Any:
         chosen = tf.reshape(chosen[: rows.drawn], (-1, size))
         return order, rows.take(chosen)
 
-    # The last batch is a block of its own.
     per_block = min(_MAX_BLOCK, most)
-    bounds = np.append(np.arange(0, steps - 1, per_block), [steps - 1, steps])
-    bounds = np.unique(bounds)
-    low, high = bounds[:-1], bounds[1:]
+    low, high = np.array(block_bounds(steps, per_block)).T
     schedule = {"low": low, "high": high, "is_last": high == steps}
     with tf.device("/CPU:0"):
         blocks = tf.data.Dataset.from_tensor_slices(schedule)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.data.on_disk import any_on_disk, take
 
 
@@ -82,21 +83,31 @@ class Rows:
         if not self.is_on_disk:
             return {name: tf.gather(t, rows) for name, t in self.tensors.items()}
         names = list(self.arrays)
-        # TensorFlow knows no byte order but the machine's.
         dtypes = [self.arrays[name].dtype.newbyteorder("=") for name in names]
 
         def read(numbers: Any) -> list[np.ndarray]:
-            flat = np.asarray(numbers).reshape(-1)
-            found = [take(self.arrays[name], flat) for name in names]
-            return [
-                np.reshape(array, numbers.shape + array.shape[1:]).astype(dtype, copy=False)
-                for array, dtype in zip(found, dtypes)
-            ]
+            found = self._read(np.asarray(numbers).reshape(-1))
+            return [found[n].reshape(numbers.shape + found[n].shape[1:]) for n in names]
 
         taken = tf.numpy_function(read, [rows], [tf.as_dtype(dtype) for dtype in dtypes])
         for name, tensor in zip(names, taken):
             tensor.set_shape(tuple(rows.shape) + self.arrays[name].shape[1:])
         return dict(zip(names, taken))
+
+    def _read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        found = take(self.arrays, rows)
+        # TensorFlow knows no byte order but the machine's.
+        return {
+            n: a.astype(a.dtype.newbyteorder("="), copy=False) for n, a in found.items()
+        }
+
+    def blocks(self) -> Iterator[dict[str, np.ndarray]]:
+        """The rows of the next epoch, some batches at a time; counts the epoch."""
+        order = np.asarray(self.draw_epoch())
+        row_bytes = sum(array[:1].nbytes for array in self.arrays.values())
+        step = self.batch_size * batches_per_block(self.batch_size * row_bytes)
+        for first in range(0, self.drawn, step):
+            yield self._read(order[first : first + step])
 
     @functools.cached_property
     def tensors(self) -> dict[str, Any]:

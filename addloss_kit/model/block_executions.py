@@ -1,42 +1,70 @@
-"""The compiled loop over a stream: some batches at a time are stacked and gathered from."""
+"""The compiled loop over data that come some batches at a time, in blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeGuard
 
 import keras
 import numpy as np
 
+from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.model.checked_feeds import DEFAULT_BATCH_SIZE
 from addloss_kit.model.compiled_loop import Loop
 from addloss_kit.model.executions import Executions
 
-# Of the batches that are stacked: a second copy of next to nothing, in the cache.
-_BLOCK_BYTES = 8 << 20
-_MAX_BATCHES = 64
 _ROWS = "number of rows"  # no Input has a name with spaces
 
 
-class BlockExecutions(Executions):
-    """Runs the epochs over a `tf.data.Dataset`, each epoch in one execution.
+class InBlocks(Protocol):
+    """Rows in files, read some batches at a time."""
 
-    Batches are drawn from the dataset, some at a time, and padded to the rows of the
-    largest; the loop then takes each batch's own rows. Batches of one size, and a short
-    last one, so compile once each.
+    batch_size: int
+
+    def blocks(self) -> Iterator[dict[str, np.ndarray]]:
+        """The rows of the next epoch, as checked arrays of whole batches.
+
+        Only the last batch of all may be short.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some batches as one array per Input.
+
+    Args:
+        arrays: Arrays by Input name, `width` rows for each batch.
+        sizes: Rows of each batch; what is behind them is padding.
+        width: Rows from one batch to the next.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    sizes: np.ndarray
+    width: int
+
+
+class BlockExecutions(Executions):
+    """Runs the epochs over files or a `tf.data.Dataset`, each epoch in one execution.
+
+    The next block is drawn while the loop runs over one. Batches of one size, and a short
+    last one, compile once each.
 
     Args:
         loop: The compiled loop.
-        dataset: A `tf.data.Dataset` of one dict a batch, or of a tuple that holds it.
+        data: A `tf.data.Dataset` of one dict a batch, or of a tuple that holds it; or
+            files that are read in blocks.
+        steps: Batches of an epoch; `None` if unknown.
     """
 
-    def __init__(self, loop: Loop, dataset: Any) -> None:
+    def __init__(self, loop: Loop, data: Any, steps: float | None) -> None:
         self.loop = loop
         self.progress = None
-        self.total_steps = steps_of(dataset)
+        self.total_steps = steps
         self.steps = 1
-        self._check = getattr(dataset, "check_stack", _flat)
-        self._blocks = _blocks(dataset)
+        self._blocks = _FileBlocks(data) if is_in_blocks(data) else _StreamBlocks(data)
         self._position = 0
         self._rows = 0
         self._orders: dict[tuple[int, int], Any] = {}
@@ -57,23 +85,26 @@ class BlockExecutions(Executions):
     def run(self, state: Any = None) -> tuple[Any, Any]:
         """One epoch; `(logs, state)`, the state on JAX only."""
         logs: Any = {}
-        for block in self._blocks:
-            stack = {name: np.asarray(tensor) for name, tensor in block.items()}
-            rows = stack.pop(_ROWS)
-            arrays = self._placed(self._check(stack, rows, self._position))
-            sizes, first = rows[:, 0], 0
-            width = next(iter(stack.values())).shape[1]
-            while first < len(sizes):
-                size = int(sizes[first])
-                others = np.flatnonzero(sizes[first:] != size)
-                count = int(others[0]) if len(others) else len(sizes) - first
-                logs, state = self._run(arrays, first, size, count, width, state)
-                first += count
-                self._position += count
-            if self.progress is not None:
-                self.progress(self._position - 1, logs)
+        # What reads ahead ends here, also where a step fails.
+        with contextlib.closing(self._blocks.draw()) as blocks:
+            for block in blocks:
+                logs, state = self._run_block(block, state)
+                if self.progress is not None:
+                    self.progress(self._position - 1, logs)
         if self._position == 0:
             raise ValueError("The dataset must hold a batch. Received: 0 batches.")
+        return logs, state
+
+    def _run_block(self, block: Block, state: Any) -> tuple[Any, Any]:
+        logs: Any = {}
+        arrays, sizes, first = self._placed(block.arrays), block.sizes, 0
+        while first < len(sizes):
+            size = int(sizes[first])
+            others = np.flatnonzero(sizes[first:] != size)
+            count = int(others[0]) if len(others) else len(sizes) - first
+            logs, state = self._run(arrays, first, size, count, block.width, state)
+            first += count
+            self._position += count
         return logs, state
 
     def _run(
@@ -85,7 +116,7 @@ class BlockExecutions(Executions):
         width: int,
         state: Any,
     ) -> tuple[Any, Any]:
-        """`count` batches of `size` rows, of a stack with batches padded to `width`."""
+        """`count` batches of `size` rows, of batches padded to `width`."""
         if size == width:
             order = self._order(0, self._rows)
             return self.loop.run(arrays, order, size, first, count, state)
@@ -96,18 +127,16 @@ class BlockExecutions(Executions):
         return logs, state
 
     def _placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Arrays `(rows, …)` on the device, filled up to the rows of the largest stack.
+        """Arrays `(rows, …)` on the device, filled up to the rows of the largest block.
 
-        All stacks then have one shape, so the loop compiles once.
+        All blocks then have one shape, so the loop compiles once.
         """
-        import tensorflow as tf
-
         placed = {}
         for name, array in arrays.items():
             self._rows = max(self._rows, len(array))
             missing = [(0, self._rows - len(array))] + [(0, 0)] * (array.ndim - 1)
             filled = np.pad(array, missing) if missing[0][1] else array
-            placed[name] = self.loop.place_tensor(tf.convert_to_tensor(filled))
+            placed[name] = self.loop.place_tensor(filled)
         return placed
 
     def _order(self, first: int, rows: int) -> Any:
@@ -152,6 +181,55 @@ def rows_of_a_batch(dataset: Any) -> int:
     return max(size or DEFAULT_BATCH_SIZE for size in sizes)
 
 
+def is_in_blocks(data: Any) -> TypeGuard[InBlocks]:
+    """Whether data are read in blocks: a `parquet_dataset`, or rows on disk."""
+    return callable(getattr(data, "blocks", None))
+
+
+class _FileBlocks:
+    """Blocks of files, the next one read in a thread of its own.
+
+    Not by `tf.data`, which copies every array on its way out of Python.
+    """
+
+    def __init__(self, data: InBlocks) -> None:
+        self.data = data
+
+    def draw(self) -> Generator[Block, None, None]:
+        """The blocks of an epoch."""
+        blocks = self.data.blocks()
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(next, blocks, None)
+            while (arrays := coming.result()) is not None:
+                coming = thread.submit(next, blocks, None)
+                yield _of_batches(arrays, self.data.batch_size)
+
+
+class _StreamBlocks:
+    """Blocks of a `tf.data.Dataset`: batches padded to the rows of the largest, checked."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.check = getattr(dataset, "check_stack", _flat)
+        self.stacks = _stacks(dataset)
+
+    def draw(self) -> Generator[Block, None, None]:
+        """The blocks of an epoch."""
+        position = 0
+        for tensors in self.stacks:
+            stack = {name: np.asarray(tensor) for name, tensor in tensors.items()}
+            rows = stack.pop(_ROWS)
+            width = next(iter(stack.values())).shape[1]
+            yield Block(self.check(stack, rows, position), rows[:, 0], width)
+            position += len(rows)
+
+
+def _of_batches(arrays: Mapping[str, np.ndarray], batch_size: int) -> Block:
+    rows = len(next(iter(arrays.values())))
+    sizes = np.full(-(-rows // batch_size), batch_size)
+    sizes[-1] -= sizes.sum() - rows
+    return Block(arrays, sizes, batch_size)
+
+
 def _flat(
     stack: Mapping[str, np.ndarray], rows: np.ndarray, first: int
 ) -> dict[str, np.ndarray]:
@@ -159,7 +237,7 @@ def _flat(
     return {name: a.reshape(-1, *a.shape[2:]) for name, a in stack.items()}
 
 
-def _blocks(dataset: Any) -> Any:
+def _stacks(dataset: Any) -> Any:
     """Stacks of batches, with the rows of each batch: `(batches, inputs)`."""
     import tensorflow as tf
 
@@ -167,9 +245,6 @@ def _blocks(dataset: Any) -> Any:
         named = dict(stack[0])
         shape = tf.shape(next(iter(named.values())))
         return {**named, _ROWS: tf.fill((shape[0], 1), shape[1])}
-
-    if (stacks := getattr(dataset, "stacks", None)) is not None:
-        return stacks.map(sized).prefetch(1)
 
     @tf.autograph.experimental.do_not_convert
     def counted(*batch: Any) -> dict[str, Any]:
@@ -181,7 +256,7 @@ def _blocks(dataset: Any) -> Any:
     parts = keras.tree.flatten(dataset.element_spec)
     row_bytes = sum(p.dtype.size * int(np.prod(p.shape[1:], dtype=int)) for p in parts)
     rows = rows_of_a_batch(dataset)
-    per_block = max(1, min(_MAX_BATCHES, _BLOCK_BYTES // max(1, rows * row_bytes)))
+    per_block = batches_per_block(rows * row_bytes)
     sizes = {part.shape[0] for part in parts}
     if len(sizes) == 1 and None not in sizes:
         # All have the same rows; to count them would take longer than to stack them.

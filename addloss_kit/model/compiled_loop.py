@@ -62,9 +62,11 @@ class Loop:
         return placed
 
     def place_tensor(self, tensor: Any) -> Any:
-        """A TensorFlow tensor, such as the row numbers of an epoch, on the device."""
+        """An array or TensorFlow tensor, such as the order of an epoch, on the device."""
         if not self.is_jax:
-            return tensor
+            import tensorflow as tf
+
+            return tf.convert_to_tensor(tensor)
         import jax
 
         return jax.numpy.asarray(np.asarray(tensor))

@@ -125,19 +125,16 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     planned = rows.steps * arguments.get("epochs", 1)
     is_looped = _is_looped(model, "train", planned, rows.batch_size)
     is_looped = is_looped and arguments.get("steps_per_epoch") is None
-    is_looped = is_looped and not rows.is_on_disk  # the loop holds all rows
+    is_hooked = has_batch_hook(callbacks, "train")
+    is_looped = is_looped and not (rows.is_on_disk and is_hooked) and _fits_loop(rows)
     if not is_looped:
         if is_dict:
             from addloss_kit.data.row_dataset import RowDataset
 
             arguments["x"], arguments["shuffle"] = RowDataset(rows), False
         return arguments, None
-    speed = model.speed
-    steps = resolve_steps(
-        speed.steps_per_execution, has_batch_hook(arguments["callbacks"], "train")
-    )
-    pace = speed.pace("train", rows.batch_size)
-    executions = Executions(speed.loop(model, "train"), rows, steps, pace)
+    steps = resolve_steps(model.speed.steps_per_execution, is_hooked)
+    executions = _executions_over(model, "train", rows, steps)
     return _driven(model, arguments, executions), executions
 
 
@@ -279,12 +276,23 @@ def _test_executions(
 ) -> Executions | None:
     if rows is None:
         return _block_executions(model, "test", data, epochs)
-    if rows.is_on_disk or not _is_looped(
-        model, "test", rows.steps * epochs, rows.batch_size
-    ):
+    is_looped = _is_looped(model, "test", rows.steps * epochs, rows.batch_size)
+    if not is_looped or not _fits_loop(rows):
         return None
-    loop = model.speed.loop(model, "test")
-    return Executions(loop, rows, None, model.speed.pace("test", rows.batch_size))
+    return _executions_over(model, "test", rows, None)
+
+
+def _fits_loop(rows: Rows) -> bool:
+    """Whether the loop can take the rows: from disk, numbers only."""
+    kinds = {array.dtype.kind for array in rows.arrays.values()}
+    return not rows.is_on_disk or kinds <= set("biuf")
+
+
+def _executions_over(model: Any, kind: str, rows: Rows, steps: int | None) -> Executions:
+    loop = model.speed.loop(model, kind)
+    if rows.is_on_disk:  # the loop would hold them all
+        return BlockExecutions(loop, rows, rows.steps)
+    return Executions(loop, rows, steps, model.speed.pace(kind, rows.batch_size))
 
 
 def _block_executions(
@@ -292,10 +300,11 @@ def _block_executions(
 ) -> BlockExecutions | None:
     if not can_run_in_blocks(dataset):
         return None
-    steps = steps_of(dataset) or 0
-    if not _is_looped(model, kind, int(steps) * epochs, rows_of_a_batch(dataset)):
+    steps = steps_of(dataset)
+    planned = int(steps or 0) * epochs
+    if not _is_looped(model, kind, planned, rows_of_a_batch(dataset)):
         return None
-    return BlockExecutions(model.speed.loop(model, kind), dataset)
+    return BlockExecutions(model.speed.loop(model, kind), dataset, steps)
 
 
 def _is_looped(model: Any, kind: str, steps: int, batch_size: int) -> bool:

@@ -156,7 +156,8 @@ def test_a_copy_on_write_map_keeps_its_changes(tmp_path):
     array = np.load(tmp_path / "a.npy", mmap_mode="c")
     array[90] = 7.0
     assert sum(float(piece.sum()) for _, piece in on_disk.pieces(array)) == 14.0
-    np.testing.assert_array_equal(on_disk.take(array, np.array([90, 0])), [[7, 7], [0, 0]])
+    taken = on_disk.take({"a": array}, np.array([90, 0]))
+    np.testing.assert_array_equal(taken["a"], [[7, 7], [0, 0]])
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")

@@ -148,7 +148,7 @@ def test_a_bad_value_is_told_with_its_file_and_row_group(
         model.fit(read(write(tmp_path, table), model), verbose=0)
 
 
-def test_wide_batches_are_not_stacked_until_memory_is_full(tmp_path):
+def test_a_block_of_wide_batches_has_few_of_them(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
@@ -162,9 +162,9 @@ def test_wide_batches_are_not_stacked_until_memory_is_full(tmp_path):
     model = alk.build_training_model(keras.Model(x, keras.layers.Dense(1)(x)), "mse")
     columns = {"x": names, "y": "y"}
     data = alk.parquet_dataset(path, model, 400, columns=columns, shuffle_rows=rows)
-    stacks = [sum(np.asarray(a).nbytes for a in stack.values()) for stack in data.stacks]
-    assert sum(stacks) == 2 * rows * (features + 1) * 4
-    assert max(stacks) <= 8 << 20
+    sizes = [sum(array.nbytes for array in block.values()) for block in data.blocks()]
+    assert sum(sizes) == 2 * rows * (features + 1) * 4
+    assert max(sizes) <= 8 << 20
 
 
 def test_without_pyarrow_it_says_what_to_install(table, tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
-"""Trains on 400 MB of rows on disk, and prints by how many MB its memory grew at most.
+"""Trains on rows on disk, and prints its memory at most, and by how much it grew, in MB.
 
-    python tests/workers/train_from_disk.py FOLDER KIND
+    python tests/workers/train_from_disk.py FOLDER KIND [ROWS] [BATCH]
 
-KIND is `memmap` or `parquet`.
+KIND is `memmap` or `parquet`. 400,000 rows, unless more are asked for, have 400 MB.
 """
 
 import gc
@@ -16,7 +16,7 @@ import numpy as np
 
 import addloss_kit as alk
 
-FEATURES, ROWS, BATCH = 256, 400_000, 2048
+FEATURES = 256
 
 
 def resident_mb():
@@ -49,32 +49,33 @@ def write_parquet(path, rows):
     writer.close()
 
 
-def feed(model, kind, path, rows):
+def feed(model, kind, path, rows, batch):
     """Arguments of `fit` and `evaluate`."""
     if kind == "memmap":
         y, ids = np.zeros((rows, 1), "float32"), (np.arange(rows) % 2).astype("int32")
         mapped = np.load(path, mmap_mode="r")
         packed = alk.pack_inputs(model, mapped, y, group_ids=ids)
-        return {"x": packed, "batch_size": BATCH, "verbose": 0}
+        return {"x": packed, "batch_size": batch, "verbose": 0}
     x = [str(k) for k in range(FEATURES)]
     columns = {"x": x, "y": "y", "group_ids": "group"}
-    data = alk.parquet_dataset(path, model, BATCH, columns=columns, shuffle_rows=10_000)
+    data = alk.parquet_dataset(path, model, batch, columns=columns, shuffle_rows=10_000)
     return {"x": data, "verbose": 0}
 
 
-def main(folder, kind):
+def main(folder, kind, rows=400_000, batch=2048):
+    rows, batch = int(rows), int(batch)
     few, path = pathlib.Path(folder) / "few", pathlib.Path(folder) / "rows"
     write = {"memmap": write_memmap, "parquet": write_parquet}[kind]
     write(few, 20_000)
-    write(path, ROWS)
-    assert path.stat().st_size > ROWS * FEATURES * 4
+    write(path, rows)
+    assert path.stat().st_size > rows * FEATURES * 4
     inputs = keras.Input((FEATURES,), name="x")
     predictor = keras.Model(inputs, keras.layers.Dense(1)(inputs))
     model = alk.build_training_model(predictor, ["mse", alk.losses.GroupGap(2)])
     model.compile("sgd")
     # What a first training from such a file costs, however many rows it has.
-    model.fit(**feed(model, kind, few, 20_000))
-    model.evaluate(**feed(model, kind, few, 20_000))
+    model.fit(**feed(model, kind, few, 20_000, batch))
+    model.evaluate(**feed(model, kind, few, 20_000, batch))
 
     gc.collect()
     before, most, is_done = resident_mb(), [0.0], threading.Event()
@@ -86,11 +87,11 @@ def main(folder, kind):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    model.fit(**feed(model, kind, path, ROWS))
-    model.evaluate(**feed(model, kind, path, ROWS))
+    model.fit(**feed(model, kind, path, rows, batch))
+    model.evaluate(**feed(model, kind, path, rows, batch))
     is_done.set()
     watcher.join()
-    print(round(most[0] - before, 1))
+    print(round(most[0], 1), round(most[0] - before, 1))
 
 
 if __name__ == "__main__":
