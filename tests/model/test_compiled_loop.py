@@ -91,7 +91,7 @@ def test_every_term_trains_as_by_keras_s_own_steps(loops):
         )
         packed = every_term.data(model, ROWS)
         data = alk.make_dataset(packed, BATCH, seed=1)
-        held_out = alk.make_dataset(packed, 50, shuffle=False)
+        held_out = alk.make_dataset(packed, 25, shuffle=False)
         found.append(fit(model, is_loop, data, held_out, epochs=2))
         assert bool(loops) == is_loop
     assert_alike(found[1], found[0])
