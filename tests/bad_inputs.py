@@ -952,6 +952,11 @@ MAKE = [
         "`np.full(len(x), 2.0)`.",
     ),
     BadInput(
+        "data-masked", "alk.make_dataset({'x': np.ma.masked_array(y, [1, 0, 0, 0])}, 2)",
+        "ValueError", "`x` must have no masked entries",
+        "Drop the rows. Make the arrays with `pack_inputs`.",
+    ),
+    BadInput(
         "data-rows", "alk.make_dataset({'x': x, 'y_true': y[:3]}, 2)", "ValueError",
         "`y_true` must have one row per row of `x`.", "All arrays have the same rows.",
     ),
@@ -1447,6 +1452,12 @@ REPORT = [
     BadInput(
         "report-masked", "alk.group_report(np.ma.masked_array(y, [1, 0, 0, 0]), y, ids)",
         "ValueError", "`y_true` must have no masked entries", "Drop the rows.",
+    ),
+    BadInput(
+        "report-masked-clusters",
+        "alk.group_report(y, y, ids, clusters=np.ma.masked_array(ids, [1, 0, 0, 0]))",
+        "ValueError", "`clusters` must have no masked entries",
+        "Give rows that depend on no other a cluster of their own.",
     ),
     BadInput(
         "report-nan", "alk.group_report(y, [1.0, np.nan, 1.0, 1.0], ids)", "ValueError",

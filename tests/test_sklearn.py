@@ -539,3 +539,12 @@ def test_without_scikit_learn_the_import_says_what_to_install(monkeypatch):
 
     with pytest.raises(ImportError, match=r"Install the extra: pip install 'addloss_kit"):
         import addloss_kit.sklearn  # noqa: F401
+
+
+@pytest.mark.parametrize("name", ["X", "y", "sample_weight"])
+def test_masked_numbers_are_refused_by_an_estimator(name):
+    given = {"X": np.zeros((3, 2)), "y": np.zeros(3), "sample_weight": np.ones(3)}
+    given[name] = np.ma.masked_array(given[name])
+    given[name][2] = np.ma.masked
+    with pytest.raises(ValueError, match=rf"`{name}` must have no masked entries"):
+        GroupRegressor(losses="mse").fit(**given)

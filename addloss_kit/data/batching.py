@@ -10,6 +10,7 @@ import numpy as np
 
 from addloss_kit._checks import check_positive_int, check_rows, received
 from addloss_kit.data.balancing import BalancedPlan
+from addloss_kit.data.conversion import refuse_masked
 from addloss_kit.data.rows import Rows, as_given, shuffled
 from addloss_kit.fields import GROUP_IDS
 
@@ -163,6 +164,8 @@ def _arrays(inputs: Any) -> dict[str, np.ndarray]:
             "`inputs` must be a dict of arrays by Input name. Make it with `pack_inputs`. "
             f"{received(inputs=type(inputs).__name__)}"
         )
+    for name, array in inputs.items():
+        refuse_masked(name, array)
     arrays = {name: np.asarray(array) for name, array in inputs.items()}
     for name, array in arrays.items():
         if array.ndim == 0:

@@ -12,7 +12,7 @@ import numpy as np
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import Shape
 from addloss_kit.data.class_targets import other_form
-from addloss_kit.data.conversion import as_number_array, check_same_index
+from addloss_kit.data.conversion import as_number_array, check_same_index, refuse_masked
 from addloss_kit.data.on_disk import is_on_disk, pieces
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
 
@@ -238,6 +238,7 @@ def _check_fits(
 
 
 def _as_strings(name: str, value: Any) -> np.ndarray:
+    refuse_masked(name, value)
     strings = np.asarray(value).astype(object)
     others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
     if others:

@@ -23,8 +23,7 @@ def as_number_array(name: str, value: Any, dtype: str) -> np.ndarray:
         ValueError: If entries of a masked array are masked.
         TypeError: If it holds anything but real numbers.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        _refuse_masked(name, value)
+    refuse_masked(name, value)
     try:
         array = np.asarray(value)
         if array.dtype == object:
@@ -72,7 +71,14 @@ def _is_pandas(value: Any) -> bool:
     return hasattr(value, "iloc") and hasattr(getattr(value, "index", None), "equals")
 
 
-def _refuse_masked(name: str, value: np.ma.MaskedArray[Any, Any]) -> None:
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise if entries are masked: `np.asarray` drops the mask and keeps their values.
+
+    Raises:
+        ValueError: With the first row that is.
+    """
+    if not isinstance(value, np.ma.MaskedArray):
+        return
     is_masked = np.ma.getmaskarray(value)
     if is_masked.any():
         row = int(np.argwhere(is_masked)[0][0]) if is_masked.ndim else 0

@@ -11,7 +11,7 @@ from keras import ops
 
 from addloss_kit._checks import check_rows, check_same_shape, check_unique, received
 from addloss_kit._types import ArrayLike
-from addloss_kit.data.conversion import as_number_array
+from addloss_kit.data.conversion import as_number_array, refuse_masked
 from addloss_kit.data.encoding import encode_groups
 
 # Integers above it are names, such as the number of a customer, and no ids: an array
@@ -78,6 +78,8 @@ def as_groups(
         ids, known = encode_groups(group_ids, group_names=names)
         return ids.astype("int64"), known
     ids = array.reshape(-1).astype("int64")
+    if isinstance(group_ids, np.ma.MaskedArray):  # a masked label is none, too
+        ids = np.where(np.ma.getmaskarray(group_ids).reshape(-1), -1, ids)
     num_groups = int(ids.max(initial=-1)) + 1 if names is None else len(names)
     if names is None and num_groups > max(_MAX_GROUPS, ids.size):
         raise ValueError(
@@ -103,6 +105,7 @@ def as_clusters(clusters: ArrayLike) -> np.ndarray:
     """Labels of any kind as numbers `(rows,)`."""
     if ops.is_tensor(clusters):
         clusters = ops.convert_to_numpy(clusters)
+    refuse_masked("clusters", clusters)
     array = np.asarray(clusters)
     array = array.reshape(-1) if array.size == len(array) else array
     labels = array if array.dtype.kind in "iu" else array.astype(str)

@@ -18,7 +18,7 @@ from addloss_kit._checks import check_number, check_positive_int, received
 from addloss_kit._types import ArrayLike, ExportFormat, Path
 from addloss_kit.building import build_training_model
 from addloss_kit.data import encode_groups, make_dataset, pack_inputs
-from addloss_kit.data.conversion import check_same_index
+from addloss_kit.data.conversion import check_same_index, refuse_masked
 from addloss_kit.exporting import export_inference_model
 from addloss_kit.exporting.inference_model import write_model
 from addloss_kit.reports import group_report
@@ -214,6 +214,8 @@ def checked_rows(
             f"`y` must be given: {type(estimator).__name__} requires y to be passed, but "
             "the target y is None."
         )
+    for name, values in {"X": X, "y": y, "sample_weight": sample_weight}.items():
+        refuse_masked(name, values)
     X, y = validate_data(estimator, X, y, dtype=_FLOATS, **options)
     return X, y
 

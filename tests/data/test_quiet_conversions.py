@@ -7,6 +7,7 @@ import pytest
 from keras import ops
 
 import addloss_kit as alk
+from addloss_kit.data.checking import InputChecker, InputSpec
 
 
 def a_model(dtype="float32", losses="mse", outputs=1):
@@ -183,3 +184,17 @@ def test_a_masked_label_is_no_group(columns):
     ids, names = alk.encode_groups(labels[:, 0] if columns == 1 else labels)
     assert ids.tolist() == [0, -1]
     assert names == (["a"] if columns == 1 else ["a & x"])
+
+
+def test_a_masked_id_is_no_group():
+    ids = np.ma.masked_array([[0], [1], [1]], [[False], [False], [True]])
+    report = alk.group_report([0.0, 0.0, 0.0], [1.0, 2.0, 9.0], ids, bootstrap=0)
+    # The row of the 9 would make the second mean (4 + 81) / 2.
+    assert report.by_group == {"0": 1.0, "1": 4.0}
+
+
+def test_masked_texts_are_refused():
+    checker = InputChecker({"x": InputSpec((None, 1), "string")})
+    x = np.ma.masked_array([["a"], ["b"]], [[False], [True]])
+    with pytest.raises(ValueError, match=r"`x` must have no masked entries"):
+        checker.check({"x": x})
