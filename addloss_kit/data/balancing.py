@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from addloss_kit._checks import check_positive, received
+from addloss_kit.data.shuffling import shuffle
 from addloss_kit.fields import SAMPLE_WEIGHT, parse_input_name
 
 
@@ -50,6 +51,8 @@ class BalancedPlan:
 
     def order(self, seed: Any) -> Any:
         """The rows of an epoch, batch after batch."""
+        if isinstance(seed, np.ndarray):
+            return self._order_in_numpy(seed)
         import tensorflow as tf
 
         # Outside the graph, where every iterator would copy them.
@@ -65,6 +68,14 @@ class BalancedPlan:
         step = tf.range(self._steps, dtype=tf.int64)[:, None]
         place = begin + (step * quota + within) % sizes
         return tf.gather(rows, tf.reshape(place, (-1,)))
+
+    def _order_in_numpy(self, seed: np.ndarray) -> np.ndarray:
+        shuffled = shuffle(np.arange(len(self._member)), seed)
+        rows = shuffled[np.argsort(self._member[shuffled], kind="stable")]
+        step = np.arange(self._steps)[:, None]
+        place = self._begin + (step * self._quota + self._within) % self._sizes
+        ordered: np.ndarray = rows[place.reshape(-1)]
+        return ordered
 
     def undo(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays with every sample weight times its group's factor."""

@@ -155,7 +155,7 @@ class FollowEpoch(keras.callbacks.Callback):
         self.rows = rows
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.rows.epoch.assign(epoch)
+        self.rows.epoch = epoch
 
 
 def _arrays(inputs: Any) -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ class RowDataset(SameElements):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of this epoch, counted from 0."""
-        self.rows.epoch.assign(epoch)
+        self.rows.epoch = epoch
 
 
 def _warn_of_loss(name: str) -> Any:
@@ -84,7 +84,7 @@ def _batches(rows: Rows) -> Any:
     options = tf.data.Options()
     # TensorFlow would put a `prefetch` at the end by itself.
     options.experimental_optimization.inject_prefetch = False
-    epoch, _ = rows.epoch, rows.seed  # variables: made here, not where they are traced
+    seed_and_epoch = rows.as_variable()  # made here, not where it is traced
     if not rows.is_on_disk:
         _ = rows.tensors  # outside the graph, which would hold them as constants
 
@@ -93,14 +93,14 @@ def _batches(rows: Rows) -> Any:
         # What the scan carries is the order of the pass, drawn at its first block.
         order = tf.cond(
             block["low"] == 0,
-            lambda: tf.cast(rows.draw(epoch.read_value()), tf.int64),
+            lambda: tf.cast(rows.order(seed_and_epoch.read_value()), tf.int64),
             lambda: carried,
         )
         order.set_shape((None,))
         # The epoch counts once its last batch is drawn: a look at the first batch, or an
         # iterator that Keras makes and does not use, must not change the next order. For
         # the same reason nothing is drawn ahead (`prefetch`).
-        tf.cond(block["is_last"], lambda: epoch.assign_add(1).op, tf.no_op)
+        tf.cond(block["is_last"], lambda: seed_and_epoch.assign_add([0, 1]).op, tf.no_op)
         chosen = order[block["low"] * batch_size : block["high"] * batch_size]
         # The last batch may be short; then the size of a batch is not static.
         is_short = block["low"] >= full

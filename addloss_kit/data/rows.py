@@ -6,10 +6,12 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.data.on_disk import any_on_disk, take
+from addloss_kit.data.shuffling import shuffle
 
 
 class Rows:
@@ -24,8 +26,8 @@ class Rows:
         steps: Batches per epoch.
         drawn: Rows per epoch; the last batch is shorter if `batch_size` does not
             divide this.
-        order: Maps `(seed, epoch)`, a TensorFlow tensor, to at least `drawn` row
-            numbers.
+        order: Maps `[seed, epoch]` to at least `drawn` row numbers: a NumPy array to an
+            array, a TensorFlow tensor to a tensor, of the same values.
         seed: Makes the order reproducible.
     """
 
@@ -43,24 +45,42 @@ class Rows:
         self.steps = steps
         self.drawn = drawn
         self.order = order
-        self._first_seed = seed
+        # A TensorFlow variable once a pipeline reads it.
+        self._seed_and_epoch: Any = np.array([seed, 0], "int64")
 
     @property
     def seed(self) -> int:
         """What makes the order reproducible, with the epoch; may be set between epochs."""
-        return int(self._seed.read_value())
+        return int(np.asarray(self._seed_and_epoch)[0])
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        self._seed.assign(seed)
+        self._assign(seed, self.epoch)
 
-    @functools.cached_property
-    def _seed(self) -> Any:
-        """A variable, like `epoch`: a pipeline that was traced reads it, too."""
+    @property
+    def epoch(self) -> int:
+        """The number of the next epoch, from 0; may be set."""
+        return int(np.asarray(self._seed_and_epoch)[1])
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._assign(self.seed, epoch)
+
+    def _assign(self, seed: int, epoch: int) -> None:
+        both = np.array([seed, epoch], "int64")
+        if isinstance(self._seed_and_epoch, np.ndarray):
+            self._seed_and_epoch = both
+        else:
+            self._seed_and_epoch.assign(both)
+
+    def as_variable(self) -> Any:
+        """`[seed, epoch]` as a TensorFlow variable: a pipeline that was traced reads it."""
         import tensorflow as tf
 
-        with tf.device("/CPU:0"):
-            return tf.Variable(self._first_seed, dtype=tf.int64, trainable=False)
+        if isinstance(self._seed_and_epoch, np.ndarray):
+            with tf.device("/CPU:0"):
+                self._seed_and_epoch = tf.Variable(self._seed_and_epoch, trainable=False)
+        return self._seed_and_epoch
 
     @property
     def full_steps(self) -> int:
@@ -121,43 +141,41 @@ class Rows:
         with tf.device("/CPU:0"):
             return {n: tf.constant(array) for n, array in self.arrays.items()}
 
-    @functools.cached_property
-    def epoch(self) -> Any:
-        """The number of the next epoch, as a variable that a pipeline can read."""
-        import tensorflow as tf
-
-        with tf.device("/CPU:0"):
-            return tf.Variable(0, dtype=tf.int64, trainable=False)
-
-    def draw(self, epoch: Any) -> Any:
-        """The order of an epoch, a TensorFlow tensor of row numbers."""
-        import tensorflow as tf
-
-        seed = tf.stack([self._seed.read_value(), tf.cast(epoch, tf.int64)])
-        return self.order(seed)
-
     def draw_epoch(self) -> Any:
         """The order of the next epoch, `(drawn,)`; counts the epoch."""
-        import tensorflow as tf
+        seed_and_epoch = np.array(self._seed_and_epoch)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
-        with tf.device("/CPU:0"):
-            rows = self.draw(self.epoch.read_value())[: self.drawn]
-            self.epoch.assign_add(1)
-        return rows
+            with tf.device("/CPU:0"):
+                order = self.order(tf.constant(seed_and_epoch))[: self.drawn]
+        else:
+            order = self.order(seed_and_epoch)[: self.drawn]
+        self.epoch += 1
+        return order
 
 
 def as_given(count: int) -> Callable[[Any], Any]:
     """The rows in the given order, in every epoch."""
-    import tensorflow as tf
 
-    return lambda seed: tf.range(count, dtype=_index_type(count))
+    def order(seed: Any) -> Any:
+        if isinstance(seed, np.ndarray):
+            return np.arange(count, dtype=_index_type(count))
+        import tensorflow as tf
+
+        return tf.range(count, dtype=_index_type(count))
+
+    return order
 
 
 def shuffled(count: int) -> Callable[[Any], Any]:
     """All rows, shuffled anew for each epoch."""
-    import tensorflow as tf
 
     def order(seed: Any) -> Any:
+        if isinstance(seed, np.ndarray):
+            return shuffle(np.arange(count, dtype=_index_type(count)), seed)
+        import tensorflow as tf
+
         rows = tf.range(count, dtype=_index_type(count))
         return tf.random.experimental.stateless_shuffle(rows, seed)
 

@@ -69,7 +69,7 @@ class Loop:
             return tf.convert_to_tensor(tensor)
         import jax
 
-        return jax.numpy.asarray(np.asarray(tensor))
+        return jax.device_put(np.asarray(tensor), may_alias=False)
 
     def run(
         self,
@@ -171,4 +171,5 @@ def _jax_loop(model: Any, step: Callable[..., Any], size: int) -> Callable[..., 
 def _place_on_jax(rows: Rows) -> dict[str, Any]:
     import jax
 
-    return {name: jax.numpy.asarray(array) for name, array in rows.arrays.items()}
+    # Copies, as the caller may change arrays; `jax.numpy.asarray` takes twice as long.
+    return {n: jax.device_put(a, may_alias=False) for n, a in rows.arrays.items()}

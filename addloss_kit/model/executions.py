@@ -6,11 +6,13 @@ numbers of the batches.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 import keras
+import numpy as np
 
 from addloss_kit.data.rows import Rows
 from addloss_kit.model.compiled_loop import Loop
@@ -215,6 +217,9 @@ def _has_batch_hook(callback: Any, kind: str) -> bool:
 
 def nothing() -> Any:
     """Placeholder data for Keras, if the loop has its own: endless, without content."""
+    if keras.backend.backend() == "jax":
+        # A generator, as Keras would import TensorFlow for a dataset.
+        return ((batch,) for batch in itertools.repeat(np.zeros((1, 1))))
     import tensorflow as tf
 
     return tf.data.Dataset.range(1).repeat()
