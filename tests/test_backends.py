@@ -52,8 +52,8 @@ def test_the_whole_road_leads_through_on_every_backend(name, tmp_path):
     assert result["inference_inputs"] == 1
 
 
-# Keras on JAX imports no TensorFlow for arrays; so neither does the kit.
-ARRAYS_ON_JAX = """
+# Keras on JAX imports no TensorFlow for arrays, so neither does the kit.
+ROWS_ON_JAX = """
 import sys
 import keras
 import numpy as np
@@ -62,23 +62,26 @@ import addloss_kit as alk
 predictor = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 model = alk.build_training_model(predictor, ["mse", alk.losses.GroupGap(2)])
 model.compile("adam")
-ids = np.arange(40) % 2
-packed = alk.pack_inputs(model, np.ones((40, 2)), np.ones(40), group_ids=ids)
+ids = np.arange(32) % 2
+packed = alk.pack_inputs(model, np.ones((32, 2)), np.ones(32), group_ids=ids)
 resuming = alk.callbacks.CheckpointAndResume("training.ckpt", delete_checkpoint=False)
-options = {"epochs": 1, "verbose": 0, "callbacks": [resuming]}
-model.fit(packed, **options)
-model.fit(packed, **{**options, "epochs": 2}, validation_data=packed)
-model.fit(packed, validation_split=0.5, verbose=0)
-model.evaluate(packed, verbose=0)
+options = {"batch_size": 8, "verbose": 0, "callbacks": [resuming]}
+model.fit(packed, epochs=1, **options)
+model.fit(packed, epochs=2, validation_data=packed, **options)
+balanced = alk.make_dataset(packed, 8, balance_groups=True)
+balanced.set_epoch(0)
+model.fit(balanced, verbose=0, validation_data=alk.make_dataset(packed, 8))
+model.evaluate(balanced, verbose=0)
+model.evaluate(packed, batch_size=8, verbose=0)
 model.predict(packed, verbose=0)
 print("tensorflow" in sys.modules)
 """
 
 
 @pytest.mark.parametrize("name", [backend("jax")])
-def test_arrays_are_trained_on_without_tensorflow(name, tmp_path):
+def test_rows_in_memory_are_trained_on_without_tensorflow(name, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", ARRAYS_ON_JAX],
+        [sys.executable, "-c", ROWS_ON_JAX],
         env={**os.environ, "KERAS_BACKEND": name},
         cwd=tmp_path,
         capture_output=True,

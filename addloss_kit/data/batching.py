@@ -11,6 +11,7 @@ import numpy as np
 from addloss_kit._checks import check_positive_int, check_rows, received
 from addloss_kit.data.balancing import BalancedPlan
 from addloss_kit.data.conversion import refuse_masked
+from addloss_kit.data.deferred_dataset import DeferredDataset
 from addloss_kit.data.rows import Rows, as_given, shuffled
 from addloss_kit.fields import GROUP_IDS
 
@@ -80,8 +81,6 @@ def make_dataset(
         >>> [sorted(batch["group_ids"].numpy().tolist()) for batch in data]
         [[0, 1], [0, 1], [0, 1]]
     """
-    from addloss_kit.data.row_dataset import RowDataset  # which imports TensorFlow
-
     rows = rows_in_memory(
         inputs,
         batch_size,
@@ -92,6 +91,10 @@ def make_dataset(
         drop_remainder=drop_remainder,
         seed=seed,
     )
+    if keras.backend.backend() == "jax" and not rows.is_on_disk:
+        return DeferredDataset(rows)
+    from addloss_kit.data.row_dataset import RowDataset  # which imports TensorFlow
+
     return RowDataset(rows)
 
 

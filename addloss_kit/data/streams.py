@@ -17,10 +17,13 @@ import keras
 
 from addloss_kit._checks import received
 from addloss_kit.data.batch_check import BatchCheck
+from addloss_kit.data.rows import Rows
 
 
 def is_stream(x: Any) -> bool:
     """Whether `x` is a dataset, loader or generator, not arrays."""
+    if isinstance(x, Rows):
+        return True
     if isinstance(x, (Mapping, Sequence)) or x is None or hasattr(x, "shape"):
         return False
     return hasattr(x, "__iter__") or hasattr(x, "__getitem__")

@@ -238,8 +238,8 @@ def resolve_steps(asked: int | str, is_hooked: bool) -> int | None:
 
 
 def rows_of(x: Any) -> Rows | None:
-    """The rows of a dataset from `make_dataset`; `None` for anything else."""
-    rows = getattr(x, "rows", None)
+    """The rows of a dataset from `make_dataset`, or rows; `None` for anything else."""
+    rows = x if isinstance(x, Rows) else getattr(x, "rows", None)
     return rows if isinstance(rows, Rows) else None
 
 

@@ -129,9 +129,7 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     is_looped = is_looped and not (rows.is_on_disk and is_hooked) and _fits_loop(rows)
     if not is_looped:
         if is_dict:
-            from addloss_kit.data.row_dataset import RowDataset
-
-            arguments["x"], arguments["shuffle"] = RowDataset(rows), False
+            arguments["x"], arguments["shuffle"] = rows, False
         return arguments, None
     steps = resolve_steps(model.speed.steps_per_execution, is_hooked)
     executions = _executions_over(model, "train", rows, steps)
@@ -213,6 +211,17 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     executions.progress = listed.show_progress if verbose != 0 else None
     arguments.update(x=nothing(), steps=1, callbacks=listed)
     return arguments, executions
+
+
+def as_keras_takes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `fit` or `evaluate`, with rows that no loop runs over as datasets."""
+    arguments = dict(arguments)
+    for name in ("x", "validation_data"):
+        if isinstance(rows := arguments.get(name), Rows):
+            from addloss_kit.data.row_dataset import RowDataset
+
+            arguments[name] = RowDataset(rows)
+    return arguments
 
 
 @contextlib.contextmanager

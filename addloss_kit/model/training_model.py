@@ -15,6 +15,7 @@ from addloss_kit._checks import received
 from addloss_kit._types import Auto, Config, Tensor
 from addloss_kit.callbacks import resumed
 from addloss_kit.data.checking import InputChecker, InputSpec
+from addloss_kit.data.deferred_dataset import undeferred
 from addloss_kit.data.streams import telling
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_PRED, Y_TRUE, Field, role_of
 from addloss_kit.keras_internals.graph import give_layer_names, input_tensors
@@ -38,6 +39,7 @@ from addloss_kit.model.derivative import link_derivatives
 from addloss_kit.model.endpoint import LossEndpoint, endpoint_call, find_endpoint
 from addloss_kit.model.feeding import (
     Speed,
+    as_keras_takes,
     driving,
     feed_evaluation,
     feed_training,
@@ -312,7 +314,10 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
+        x = undeferred(x)
         given = _bind(super().fit, x, y, *args, **kwargs)
+        if "validation_data" in given:
+            given["validation_data"] = undeferred(given["validation_data"])
         refuse_ignored(self, "fit", given)
         refuse_validation(self, given.get("validation_data"))
         refuse_unsavable(self, given.get("callbacks"))
@@ -338,11 +343,12 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
             driving(self, "train", training),
             driving(self, "test", validation),
         ):
-            return super().fit(**given)
+            return super().fit(**as_keras_takes(given))
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         if is_within_fit(kwargs):
             return super().evaluate(x, y, *args, **kwargs)
+        x = undeferred(x)
         given = _bind(super().evaluate, x, y, *args, **kwargs)
         refuse_ignored(self, "evaluate", given)
         warn_of_batch_size("evaluate", given)
@@ -356,7 +362,7 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
             taking(self, given.get("steps") if executions is None else None),
             driving(self, "test", executions),
         ):
-            return super().evaluate(**given)
+            return super().evaluate(**as_keras_takes(given))
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)

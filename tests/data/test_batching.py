@@ -1,5 +1,7 @@
 """make_dataset: every row once, the same for a seed, every group in every batch."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -105,6 +107,27 @@ def test_later_changes_of_the_arrays_do_not_reach_the_dataset():
     dataset = alk.make_dataset({"x": x}, 2, shuffle=False)
     x[:] = 0.0
     assert rows_of(dataset) == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_later_changes_of_the_arrays_do_not_reach_a_training():
+    model = alk.build_training_model(linear(3), "mse")
+    model.compile(keras.optimizers.SGD(0.1))
+    packed = alk.pack_inputs(model, np.ones((4, 3), "float32"), np.ones((4, 1), "float32"))
+    dataset = alk.make_dataset(packed, 4, shuffle=False)
+    before = model.evaluate(packed, verbose=0, return_dict=True)["mse"]
+    packed["y_true"][:] = 100.0
+    after = model.evaluate(dataset, verbose=0, return_dict=True)["mse"]
+    assert after == pytest.approx(before)
+
+
+def test_it_is_a_dataset_of_tensorflow_on_every_backend():
+    dataset = alk.make_dataset({"x": np.arange(4)}, 2, shuffle=False)
+    assert isinstance(dataset, tf.data.Dataset)
+    assert (len(dataset), bool(dataset)) == (2, True)
+    assert "element_spec" in repr(dataset)
+    twice = tf.data.Dataset.zip((dataset, copy.copy(dataset)))
+    for one, other in twice:
+        np.testing.assert_array_equal(one["x"], other["x"])
 
 
 # Resuming ---------------------------------------------------------------------------
