@@ -140,11 +140,9 @@ class BlockExecutions(Executions):
         return placed
 
     def _order(self, first: int, rows: int) -> Any:
-        import tensorflow as tf
-
         key = (first, rows)
         if key not in self._orders:
-            order = tf.range(first, first + rows, dtype="int32")
+            order = np.arange(first, first + rows, dtype="int32")
             self._orders[key] = self.loop.place_tensor(order)
         return self._orders[key]
 
