@@ -21,8 +21,9 @@ Arrays = dict[str, np.ndarray]
 _EXAMPLE = "{'x': ['a', 'b'], 'y': 'c'}"
 # Bytes. Some writers cut longer strings in the statistics.
 _WHOLE_STRING = 16
-# Footers of files that are kept: to read that of a wide file takes longer than a row group.
-_FOOTERS = 16
+# Footers of files that are kept: to read that of a wide file takes longer than a row group,
+# and takes memory, a kilobyte for each column of each row group.
+_FOOTERS = 1
 # Columns are stacked in pieces of this size, which stay in the processor's cache.
 _PIECE_BYTES = 1 << 20
 
