@@ -1204,6 +1204,17 @@ RAW = [
         "They would train nothing.",
     ),
     BadInput(
+        "fit-validation-split", "model.fit(packed, validation_split=1.5, verbose=0)",
+        "ValueError", "`validation_split` must lie in [0, 1).",
+        "Pass the share of the rows to hold out, such as 0.2.",
+    ),
+    BadInput(
+        "fit-validation-split-of-no-rows",
+        "model.fit(packed, validation_split=0.999, verbose=0)", "ValueError",
+        "`validation_split` must leave rows for both parts.",
+        "Choose another share, or pass `validation_data=`.",
+    ),
+    BadInput(
         "fit-validation-nan",
         "model.fit(packed, validation_data={'x': x, 'y_true': y * np.nan}, verbose=0)",
         "ValueError", "`y_true` must be finite.", "Drop the rows without a target.",

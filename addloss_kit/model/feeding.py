@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from addloss_kit._checks import check_number
 from addloss_kit.callbacks import follow_rows
 from addloss_kit.data.batching import FollowEpoch, rows_in_memory
 from addloss_kit.data.on_disk import any_on_disk
@@ -95,6 +96,9 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         `(arguments, executions)`; `executions` is `None` where Keras takes the steps.
     """
     arguments = dict(given)
+    if share := arguments.get("validation_split"):
+        # Keras takes a share of 1.5 for a row number from the end.
+        check_number(low=0.0, high=1.0, is_high_allowed=False, validation_split=share)
     x = arguments.get("x")
     rows = rows_of(x)
     is_dict = rows is None and _is_ours(model, arguments)
