@@ -70,6 +70,13 @@ class KeptOnJax(keras.Model):
             self._jax_state = dict(zip(ordered, state))
         return state
 
+    def keep_jax_state(self, state: Any) -> None:
+        """Take the state after some steps of an execution that is not over yet.
+
+        What Keras has from before it is donated to these steps, so it is gone.
+        """
+        self._jax_state = dict(zip(self._jax_state, state))
+
 
 _JAX_STATE = (
     "trainable_variables",

@@ -96,10 +96,9 @@ class Loop:
         if self.is_jax:
             if size not in self._compiled:
                 self._compiled[size] = _jax_loop(self.model, self.step, size)
-            taken: tuple[Any, Any] = self._compiled[size](
-                state, arrays, order, first, count
-            )
-            return taken
+            logs, state = self._compiled[size](state, arrays, order, first, count)
+            self.model.keep_jax_state(state)
+            return logs, state
         import tensorflow as tf
 
         given = arrays, order, tf.constant(first), tf.constant(count)

@@ -124,13 +124,23 @@ def test_a_callback_sees_every_batch(files_in, tmp_path):
     assert seen == list(range(STEPS))
 
 
-def test_a_bad_value_read_ahead_is_told_and_ends_the_reading(tmp_path):
+def test_a_bad_value_read_ahead_is_told_and_the_steps_before_it_count(tmp_path, steps):
     model = build()
     data = parquet_in(tmp_path, model, bad_row=70, shuffle_rows=0)
     before = threading.active_count()
     with pytest.raises(ValueError, match=r"In row group 7 of .*: `y_true` must be finite"):
         model.fit(data, verbose=0)
     assert threading.active_count() == before
+    assert len(steps) > 1 and sum(steps) < STEPS
+    by_keras = build(jit_compile=False, steps_per_execution=1)
+    x, y, ids = rows()
+    packed = alk.pack_inputs(by_keras, x, y, group_ids=ids)
+    for first in range(0, sum(steps) * BATCH, BATCH):
+        by_keras.train_on_batch({n: a[first : first + BATCH] for n, a in packed.items()})
+    wanted = every_term.state(by_keras)
+    for name, value in every_term.state(model).items():
+        if "running" in name or "kernel" in name or "bias" in name:
+            np.testing.assert_allclose(value, wanted[name], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("files_in", [on_disk_in, parquet_in])
