@@ -1,10 +1,16 @@
 """Mutation testing: small faults in the core, each of which some test must notice.
 
-    python tests/mutation.py --results mutants.jsonl --seconds 150 --sample 150 --seed 0
+    python tests/mutation.py --results mutants.jsonl --seconds 600 --sample 150 --seed 0
 
-Runs until the time is up and goes on from the results file the next time. It is no test
-itself: a hundred mutants take some twenty minutes. `--show` prints the counts and the
-survivors; `--named` runs only the mutants listed below, which survived before.
+Runs until the time is up and goes on from the results file the next time, in the order
+of the draw: those that have run are a sample, too. It is no test itself. `--show` prints
+the counts and the survivors; `--named` runs only the mutants listed below, which survived
+before.
+
+First the tests run once without a mutant, which shows that they pass and which of them
+run which lines; that is kept in `mutants.lines.json`, to be deleted when tests change.
+Each mutant then meets the tests that run its line, the quickest first, up to `--each`
+seconds of them.
 
 A tool of its own, because cosmic-ray and mutmut start a process per mutant, which imports
 TensorFlow and Keras for longer than most tests here take. This one imports them once and
@@ -24,13 +30,15 @@ import pathlib
 import random
 import signal
 import sys
+import tempfile
 import time
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "addloss_kit"
 TIMEOUT = 400  # Seconds per mutant; one that never ends is noticed.
 
-# The tests for each file, the quickest first: the first that fails ends the run.
+# The tests for each file; of all that run, the first that fails ends the run.
 _FORMULAS = ["functional/test_formulas.py", "functional/test_functional.py"]
 _TERMS = ["losses/test_finite_differences.py"]
 _OPTIONS = ["losses/test_term_edges.py"]
@@ -58,10 +66,12 @@ TESTS = {
     "losses/group_term.py": [*_TERMS, *_GAP],
     "losses/keras_loss.py": [
         *_TERMS,
+        *_OPTIONS,
         "losses/test_functions_as_losses.py",
         "losses/test_keras_losses.py",
+        "losses/test_masks.py",
     ],
-    "losses/loss_term.py": [*_TERMS, "losses/test_functions_as_losses.py"],
+    "losses/loss_term.py": [*_TERMS, *_OPTIONS, "losses/test_functions_as_losses.py"],
     "losses/multipliers.py": [*_BOUNDS, *_TERMS],
     "losses/resolve.py": ["losses/test_keras_losses.py", "losses/test_term_edges.py"],
     "losses/running_totals.py": [*_TERMS, *_GAP, "losses/test_stability.py"],
@@ -250,18 +260,28 @@ def mutate(tree: ast.Module, way: list[tuple[str, int | None]], number: int) -> 
     return told
 
 
+def last_line(tree: ast.Module, way: list[tuple[str, int | None]]) -> int:
+    node: Any = tree
+    for field, index in way:
+        node = getattr(node, field)
+        if index is not None:
+            node = node[index]
+    return node.end_lineno
+
+
 def sample(number: int, seed: int, only: str) -> list[dict]:
-    """A random choice from the mutants of the files, in their order."""
+    """A random choice from the mutants of the files, in the order of the draw."""
     everything = []
     files = only.split(",") if only else list(TESTS)
     for file in files:
         tree = ast.parse((PACKAGE / file).read_text())
         for way, which in places(tree):
             label = mutate(copy.deepcopy(tree), way, which)
-            everything.append({"file": file, "mutant": label, "at": [way, which]})
+            last = last_line(tree, way)
+            mutant = {"file": file, "mutant": label, "at": [way, which], "last_line": last}
+            everything.append(mutant)
     print(f"{len(everything)} mutants in {len(files)} files")
-    chosen = random.Random(seed).sample(everything, min(number, len(everything)))
-    return sorted(chosen, key=lambda mutant: files.index(mutant["file"]))
+    return random.Random(seed).sample(everything, min(number, len(everything)))
 
 
 def code_of(mutant: dict) -> tuple[ast.Module, pathlib.Path]:
@@ -303,35 +323,111 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def run_tests(mutant: dict | None, tests: list[str]) -> tuple[str, float]:
-    """In a fork: what becomes of a mutant, and the seconds it took."""
-    start = time.monotonic()
+class _Witness:
+    """A plug-in of pytest: which lines of the package each test runs, and how long."""
+
+    def __init__(self) -> None:
+        import coverage
+
+        self.coverage = coverage.Coverage(data_file=None, source=[str(PACKAGE)])
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.coverage.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        former = self.seconds.get(report.nodeid, 0.0)
+        self.seconds[report.nodeid] = former + report.duration
+
+    def lines(self) -> dict[str, dict[int, list[str]]]:
+        """The tests that run it, by file and line."""
+        data = self.coverage.get_data()
+        return {
+            os.path.relpath(path, PACKAGE): data.contexts_by_lineno(path)
+            for path in data.measured_files()
+        }
+
+
+def forked(run) -> str:
+    """What becomes of a run in a fork: `"passed"`, `"failed"` or `"timeout"`."""
     child = os.fork()
     if child == 0:
-        signal.alarm(TIMEOUT)
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         code = 3
         try:
-            if mutant is not None:
-                tree, path = code_of(mutant)
-                name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-                sys.meta_path.insert(0, _Finder(name, tree, path))
-            import pytest
-
-            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-            code = int(pytest.main([*options, *(f"tests/{test}" for test in tests)]))
+            code = int(run())
         except BaseException:
             code = 1
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    seconds = time.monotonic() - start
-    if os.WIFSIGNALED(status):
-        is_timeout = os.WTERMSIG(status) == signal.SIGALRM
-        return ("timeout" if is_timeout else "killed"), seconds
-    return ("survived" if os.WEXITSTATUS(status) == 0 else "killed"), seconds
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return "timeout"
+    return "passed" if status == 0 else "failed"
+
+
+def pytest_of(tests: list[str], plugins: list[Any]) -> int:
+    import pytest
+
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+    return int(pytest.main([*options, *tests], plugins=plugins))
+
+
+def witnessed(tests: list[str]) -> tuple[dict, dict[str, float]]:
+    """Of a run without a mutant: the tests by file and line, and their seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = pathlib.Path(folder) / "told.json"
+
+        def run() -> int:
+            witness = _Witness()
+            witness.coverage.start()
+            code = pytest_of([f"tests/{test}" for test in tests], [witness])
+            witness.coverage.stop()
+            told.write_text(json.dumps([witness.lines(), witness.seconds]))
+            return code
+
+        # A fault that is noticed means nothing where the tests fail without one.
+        if forked(run) != "passed":
+            raise SystemExit(f"Without a mutant, some of {tests} fail.")
+        lines, seconds = json.loads(told.read_text())
+        return lines, seconds
+
+
+def tests_of(
+    mutant: dict, lines: dict, seconds: dict[str, float], budget: float
+) -> list[str]:
+    """The tests that run the line, the quickest first, up to so many seconds of them."""
+    if "at" not in mutant:
+        return [f"tests/{test}" for test in TESTS[mutant["file"]]]
+    first, last = int(mutant["mutant"].split(":")[0]), mutant["last_line"]
+    of_file = lines.get(mutant["file"], {})
+    found = {test for n in range(first, last + 1) for test in of_file.get(str(n), [])}
+    if not found - {""}:  # runs at import, for all of them
+        found = {test for of_line in of_file.values() for test in of_line}
+    chosen: list[str] = []
+    for test in sorted(found - {""}, key=lambda test: seconds.get(test, 0.0)):
+        budget -= seconds.get(test, 0.0)
+        if budget < 0 and chosen:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def run_tests(mutant: dict, tests: list[str]) -> tuple[str, float]:
+    """What becomes of a mutant, and the seconds it took."""
+
+    def run() -> int:
+        signal.alarm(TIMEOUT)
+        tree, path = code_of(mutant)
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        sys.meta_path.insert(0, _Finder(name, tree, path))
+        return pytest_of(tests, [])
+
+    start = time.monotonic()
+    end = {"passed": "survived", "failed": "killed", "timeout": "timeout"}
+    return end[forked(run)], time.monotonic() - start
 
 
 def show(results: list[dict]) -> None:
@@ -351,6 +447,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=pathlib.Path, default="mutants.jsonl")
     parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--each", type=float, default=60, help="seconds of tests")
     parser.add_argument("--sample", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="files, joined by commas")
@@ -385,20 +482,21 @@ def main() -> None:
     import sklearn.metrics  # noqa: F401
     import tensorflow  # noqa: F401
 
-    sound: set[tuple[str, ...]] = set()
-    for mutant in mutants:
+    def is_left(mutant: dict) -> bool:
         former = results.get((mutant["file"], mutant["mutant"]))
-        if former and not (arguments.again and former["end"] == "survived"):
-            continue
+        return not former or (arguments.again and former["end"] == "survived")
+
+    left = [mutant for mutant in mutants if is_left(mutant)]
+    tests = sorted({test for mutant in left for test in TESTS[mutant["file"]]})
+    kept = arguments.results.with_suffix(".lines.json")
+    if not kept.exists():
+        kept.write_text(json.dumps(witnessed(tests)))
+    lines, seconds_of = json.loads(kept.read_text())
+    for mutant in left:
         if time.monotonic() > end:
             print("The time is up; run it again to go on.")
             return
-        tests = TESTS[mutant["file"]]
-        if tuple(tests) not in sound:
-            # A fault that is noticed means nothing where the tests fail without one.
-            if run_tests(None, tests)[0] != "survived":
-                raise SystemExit(f"Without a mutant, some of {tests} fail.")
-            sound.add(tuple(tests))
+        tests = tests_of(mutant, lines, seconds_of, arguments.each)
         what, seconds = run_tests(mutant, tests)
         result = {**mutant, "end": what, "seconds": round(seconds, 1)}
         with arguments.results.open("a") as file:

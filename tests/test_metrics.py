@@ -111,6 +111,22 @@ def test_totals_stay_exact_where_float32_would_stand_still():
     assert (error, weight) == (2.0**24 + 8, 9.0)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_only_ratios_of_weights_matter(scale):
+    ids, weight = np.array([0, 1, 1]), scale * np.array([0.3, 0.2, 0.6])
+    values = []
+    for metric in (
+        GroupGap(2, distance="absolute"),
+        BoundIsMet(2, bound=1.0, of="gap"),
+        BoundIsMet(2, bound=5.0),
+    ):
+        y_pred = np.array([[1.0], [2.0], [3.0]])
+        metric.update_state(np.zeros((3, 1)), y_pred, ids, sample_weight=weight)
+        values.append(float(metric.result()))
+    # (0.2·4 + 0.6·9) / 0.8 = 7.75 against 1.
+    np.testing.assert_allclose(values, [6.75, 0.0, 0.0], rtol=1e-5)
+
+
 def test_a_reset_forgets_everything():
     metric = GroupGap(2)
     metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], [0, 1])
@@ -222,6 +238,7 @@ def test_options_that_are_none_are_refused():
         GroupError(2, group_names=["a"])
     with pytest.raises(ValueError, match=r"at most 1000. Use `metrics.GroupGap`"):
         GroupError(1001)
+    assert GroupError(1000).num_groups == 1000
     with pytest.raises(ValueError, match=r"Invalid value for argument `between`"):
         GroupGap(2, between="all")
     with pytest.raises(ValueError, match=r"`num_groups` must be .*at least 1"):

@@ -85,7 +85,8 @@ class Multipliers:
         near = ops.minimum(ops.maximum(here, -limit), limit)
         energy = ops.square(force) - ops.square(self.values)
         energy = ops.divide_no_nan(energy, 2.0 * penalty) + force * (here - near)
-        return ops.sum(ops.stop_gradient(energy) + force * (x - here))
+        # The energy has no gradient: all that it is computed from is without one.
+        return ops.sum(energy + force * (x - here))
 
     def update(self, x: Tensor, width: float | Tensor, step: Tensor) -> None:
         """Take an ascent step; if `x` and `width` are 0, the multiplier is unchanged.

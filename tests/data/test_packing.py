@@ -174,3 +174,16 @@ def test_an_array_that_fits_is_not_copied(grouped):
     x = np.ones((3, 2), "float32")
     packed = alk.pack_inputs(grouped, x, Y, group_ids=IDS, sample_weight=WEIGHT)
     assert np.shares_memory(packed["x"], x)
+
+
+@pytest.mark.parametrize("convert", [list, np.array])
+def test_rows_without_targets_are_not_taken_for_the_inputs_in_their_order(convert):
+    # As many rows as the model has Inputs.
+    with pytest.raises(ValueError, match=r"The model also needs \['y_true'\]"):
+        alk.pack_inputs(a_model(), convert([[1.0, 2.0], [3.0, 4.0]]))
+
+
+def test_a_list_of_arrays_holds_the_inputs_in_their_order():
+    packed = alk.pack_inputs(a_model(), [np.array(X), np.array(Y)])
+    assert packed["x"].tolist() == X
+    assert packed["y_true"][:, 0].tolist() == Y

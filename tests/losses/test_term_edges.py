@@ -162,3 +162,43 @@ def test_a_metric_says_which_arguments_it_takes():
     metric = alk.metrics.GroupGap(2)
     assert metric.accepts("mask") and metric.accepts("sample_weight")
     assert not metric.accepts("price")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [GroupGap, alk.losses.WorstGroup],
+)
+def test_the_value_of_totals_alone_is_that_of_evaluation(kind):
+    term = absolute(kind)
+    step(term, [1.0, 4.0], [0, 1])
+    state = [engines.as_numpy(v) for v in term.variables]
+    batch = column([0.0, 0.0]), column([2.0, 3.0]), np.array([0, 1])
+    value = float(term.value(term.totals(*map(keras.ops.convert_to_tensor, batch))))
+    assert value == pytest.approx(float(term(*batch)), rel=1e-6)
+    for variable, former in zip(term.variables, state):
+        np.testing.assert_array_equal(engines.as_numpy(variable), former)
+
+
+@pytest.mark.parametrize(
+    ("mean", "rows", "total"), [(2.0, 3, 6.0), (2.0, 1, 2.0), (float("nan"), 0, 0.0)]
+)
+def test_a_mean_counts_as_many_rows_as_it_is_of(mean, rows, total):
+    # Replicas add these up; one that gets no rows has a mean of 0/0.
+    y_pred = keras.ops.zeros((rows, 1))
+    found = alk.losses.SymbolicLoss(name="mean").totals(np.float32(mean), y_pred)
+    assert [float(x) for x in found] == [total, rows]
+
+
+def test_the_rows_of_a_mean_are_those_of_the_first_argument_that_has_some():
+    term = alk.losses.FunctionLoss(lambda scale, x: scale * keras.ops.mean(x))
+    scale, x = map(keras.ops.convert_to_tensor, (np.float32(2.0), np.ones(3, "float32")))
+    assert [float(x) for x in term.totals(scale=scale, x=x)] == [6.0, 3.0]
+
+
+def test_values_of_every_row_with_every_other_are_refused():
+    term = alk.losses.FunctionLoss(lambda y_true, y_pred, price: price * (y_true - y_pred))
+    y, y_pred = column([0.0, 0.0, 0.0]), column([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"with every other: \['price'\]"):
+        term(y, y_pred, np.ones(3, "float32"))
+    assert float(term(y, y_pred, np.ones((3, 1), "float32"))) == -2.0
+    assert float(term(y, y_pred, np.float32(2.0))) == -4.0

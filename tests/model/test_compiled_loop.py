@@ -418,8 +418,24 @@ def test_a_model_that_xla_refuses_falls_back_and_says_so():
     assert_alike(by_loop, by_keras)
 
     asked_for = a_plain_model(layers=[Refused()], jit_compile=True)
-    with pytest.raises(Exception, match="AsString|XLA|compil"):
+    # Not a warning, which is an error here, too.
+    refusals = (tf.errors.OpError, NotImplementedError, ValueError)
+    with pytest.raises(refusals, match="AsString|XLA|compil"):
         train_plainly(asked_for)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
+def test_the_warning_ends_with_the_beginning_of_xla_s_message(monkeypatch):
+    compile_loop = Loop._tensorflow_loop
+
+    def refuse(self, *given):
+        if self.is_xla:
+            raise NotImplementedError("x" * 300 + "\nand more")
+        return compile_loop(self, *given)
+
+    monkeypatch.setattr(Loop, "_tensorflow_loop", refuse)
+    with pytest.warns(UserWarning, match="XLA said: x{200}$"):
+        train_plainly(a_plain_model(), epochs=1)
 
 
 def test_the_progress_bar_counts_the_batches(capsys):
