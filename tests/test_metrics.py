@@ -111,6 +111,17 @@ def test_totals_stay_exact_where_float32_would_stand_still():
     assert (error, weight) == (2.0**24 + 8, 9.0)
 
 
+def test_a_large_error_leaves_small_ones_be_whatever_its_sign():
+    def signed_error(y_true, y_pred):
+        return keras.ops.mean(y_pred - y_true, axis=-1)
+
+    metric = GroupError(1, error=signed_error)
+    for error in (1.0, -1e8, 1e8):
+        metric.update_state([[0.0]], [[error]], [0])
+    # 1/3; in float32, 1 - 1e8 is -1e8.
+    assert float(metric.result()["group_error_0"]) == pytest.approx(1 / 3, rel=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_only_ratios_of_weights_matter(scale):
     ids, weight = np.array([0, 1, 1]), scale * np.array([0.3, 0.2, 0.6])

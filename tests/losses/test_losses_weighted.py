@@ -201,7 +201,10 @@ def test_a_term_without_weights_says_what_to_do():
         WeightedRMSE()([[1.0]], [[2.0]])
 
 
-@pytest.mark.parametrize("weights", [[1.0, -1.0], [1.0, float("nan")], 3.0])
+@pytest.mark.parametrize(
+    "weights",
+    [[1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")], [0.0, 0.0], 3.0],
+)
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(ValueError, match=r"`weights` must be finite and at least 0"):
         WeightedMSE(weights=weights)

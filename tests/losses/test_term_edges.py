@@ -202,3 +202,18 @@ def test_values_of_every_row_with_every_other_are_refused():
         term(y, y_pred, np.ones(3, "float32"))
     assert float(term(y, y_pred, np.ones((3, 1), "float32"))) == -2.0
     assert float(term(y, y_pred, np.float32(2.0))) == -4.0
+
+
+def test_the_worst_of_a_batch_is_among_the_groups_that_it_has():
+    term = absolute(alk.losses.WorstGroup)
+    value = float(term(column([0.0, 0.0]), column([2.0, 3.0]), np.array([0, 0])))
+    assert value == pytest.approx(2.5, rel=1e-6)
+
+
+def test_the_value_of_a_bound_is_that_of_the_augmented_lagrangian():
+    term = absolute(BoundedGroupLoss, bound=1.0)
+    term.build()
+    term.multipliers.values.assign([0.5, 0.0])
+    value = float(term(column([0.0, 0.0]), column([1.5, 0.5]), np.array([0, 1])))
+    # λ·x + c·x²/2 with x = 0.5 of group 0; group 1 is far below its bound.
+    assert value == pytest.approx(0.5 * 0.5 + 0.5**2 / 2, rel=1e-6)
