@@ -10,7 +10,7 @@ before.
 First the tests run once without a mutant, which shows that they pass and which of them
 run which lines; that is kept in `mutants.lines.json`, to be deleted when tests change.
 Each mutant then meets the tests that run its line, the quickest first, up to `--each`
-seconds of them.
+seconds of them. Needs the package `coverage`.
 
 A tool of its own, because cosmic-ray and mutmut start a process per mutant, which imports
 TensorFlow and Keras for longer than most tests here take. This one imports them once and
