@@ -11,6 +11,13 @@ from keras import ops
 # Many small steps as one call, where Keras can: it refuses more than 1 on torch.
 STEPS_PER_EXECUTION = 1 if keras.backend.backend() == "torch" else 25
 
+# For `compile`: Keras's own loop, step by step. On JAX a step that is not compiled takes
+# 50 ms, as each operation is dispatched by itself.
+KERAS_S_OWN = {
+    "jit_compile": keras.backend.backend() == "jax",
+    "steps_per_execution": 1,
+}
+
 
 def as_numpy(x):
     """A tensor of any backend as a NumPy array."""

@@ -4,6 +4,7 @@ import every_term
 import keras
 import numpy as np
 import pytest
+from engines import KERAS_S_OWN
 from predictors import linear
 
 import addloss_kit as alk
@@ -276,9 +277,6 @@ def a_plain_model(optimizer=None, layers=(), **compile_arguments):
     return model
 
 
-KERAS_S_OWN = {"jit_compile": False, "steps_per_execution": 1}
-
-
 def train_plainly(model, rows=ROWS, **arguments):
     keras.utils.set_random_seed(1)
     packed = packed_rows(model, rows)
@@ -506,9 +504,7 @@ def test_a_stream_takes_the_loop_by_blocks_and_ends_as_by_keras(
     for is_loop in (True, False):
         model = a_model()
         if not is_loop:
-            model.compile(
-                keras.optimizers.Adam(0.01), jit_compile=False, steps_per_execution=1
-            )
+            model.compile(keras.optimizers.Adam(0.01), **KERAS_S_OWN)
         # Keras's own loop counts a step too many of an epoch whose size it does not know:
         # the optimizer's `iterations` grow where the stream ends.
         is_told = is_known or not is_loop
@@ -541,7 +537,7 @@ def test_a_stream_of_batches_of_many_sizes_ends_as_by_keras():
 
     sizes = [8, 8, 3, 8, 5, 5, 8, 1]
     results = []
-    for compile_arguments in ({}, {"jit_compile": False, "steps_per_execution": 1}):
+    for compile_arguments in ({}, KERAS_S_OWN):
         model = a_model()
         model.compile(keras.optimizers.Adam(0.01), **compile_arguments)
         model.speed.loop(model, "train")  # so that few steps are worth it

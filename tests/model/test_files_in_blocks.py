@@ -6,6 +6,7 @@ import every_term
 import keras
 import numpy as np
 import pytest
+from engines import KERAS_S_OWN
 
 import addloss_kit as alk
 from addloss_kit.data import blocks, on_disk
@@ -82,7 +83,7 @@ def balanced_in(folder, model):
 @pytest.mark.parametrize("files_in", [on_disk_in, parquet_in, balanced_in])
 def test_files_take_the_loop_in_blocks_and_end_as_by_keras(files_in, steps, tmp_path):
     results = []
-    for arguments in ({}, {"jit_compile": False, "steps_per_execution": 1}):
+    for arguments in ({}, KERAS_S_OWN):
         model = build(**arguments)
         data = files_in(tmp_path, model)
         history = model.fit(data, epochs=2, verbose=0).history
@@ -132,7 +133,7 @@ def test_a_bad_value_read_ahead_is_told_and_the_steps_before_it_count(tmp_path, 
         model.fit(data, verbose=0)
     assert threading.active_count() == before
     assert len(steps) > 1 and sum(steps) < STEPS
-    by_keras = build(jit_compile=False, steps_per_execution=1)
+    by_keras = build(**KERAS_S_OWN)
     x, y, ids = rows()
     packed = alk.pack_inputs(by_keras, x, y, group_ids=ids)
     for first in range(0, sum(steps) * BATCH, BATCH):

@@ -1,5 +1,6 @@
 """Weights of terms are state: read, set, scheduled, saved."""
 
+import engines
 import keras
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def fit(model, **arguments):
     return model.fit(packed_for(model), **given).history
 
 
-OWN = {"jit_compile": False, "steps_per_execution": 1}
+OWN = engines.KERAS_S_OWN
 
 
 @pytest.mark.parametrize("how", [{}, OWN], ids=["loop", "Keras's own"])
