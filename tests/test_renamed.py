@@ -128,6 +128,13 @@ def test_the_attribute_of_the_earlier_name_is_read_with_a_warning(key):
     assert caught[0].filename == __file__
 
 
+def test_the_loss_of_a_term_is_computed_as_before_without_a_word_on_training():
+    term = alk.losses.KerasLoss("mse")
+    y_true, y_pred = keras.ops.zeros((2, 1)), keras.ops.ones((2, 1))
+    assert float(term.compute_loss(y_true=y_true, y_pred=y_pred)) == 1.0
+    assert float(term.compute_loss(True, y_true=y_true, y_pred=y_pred)) == 1.0
+
+
 def test_arguments_by_place_mean_what_they_meant():
     term = alk.losses.AsymmetricAbsoluteError(5.0, 0.5)
     assert (term.over_price, term.under_price) == (5.0, 0.5)

@@ -12,7 +12,7 @@ from addloss_kit._checks import check_positive_int, received
 from addloss_kit.data.balancing import (
     quotas,
     shares_by_group,
-    spread_over_batch,
+    slots,
     weighted,
 )
 from addloss_kit.data.blocks import block_bounds
@@ -99,9 +99,8 @@ class BalancedGroups:
         self._is_kept = rows <= self._buffers
         self._kept: dict[int, Arrays] | None = None
         factor = (rows / rows.sum()) / (self._quota / batch_size)
-        self._spread = spread_over_batch(self._quota)
-        factor = np.repeat(factor, self._quota)[self._spread]
-        self._factor = factor if undo_weights else None
+        self._group, self._within = slots(self._quota)
+        self._factor = factor[self._group] if undo_weights else None
         if undo_weights:  # raises at once if there are none
             weighted({name: np.ones(1) for name in reader.checker.specs}, np.ones(1))
 
@@ -124,11 +123,8 @@ class BalancedGroups:
     def _layout(self, count: int) -> np.ndarray:
         """Where the rows of so many batches are if those of each group lie together."""
         begin = (np.cumsum(self._quota) - self._quota) * count
-        group = np.repeat(np.arange(len(self._quota)), self._quota)
-        within = np.concatenate([np.arange(n) for n in self._quota])
-        group, within = group[self._spread], within[self._spread]
         batch = np.arange(count)[:, None]
-        rows: np.ndarray = begin[group] + batch * self._quota[group] + within
+        rows: np.ndarray = (begin + batch * self._quota)[:, self._group] + self._within
         return rows.reshape(-1)
 
     def _rows(self, place: int, epoch: int) -> Iterator[Arrays]:

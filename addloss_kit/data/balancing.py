@@ -40,10 +40,7 @@ class BalancedPlan:
         wanted = shares_by_group(shares, present, sizes)
         quota = quotas(wanted, batch_size)
         self._factor = (sizes / sizes.sum()) / (quota / batch_size)
-        group = np.repeat(np.arange(len(quota)), quota)
-        within = np.concatenate([np.arange(n) for n in quota])
-        spread = spread_over_batch(quota)
-        group, within = group[spread], within[spread]
+        group, within = slots(quota)
         self._within, self._quota, self._sizes = within, quota[group], sizes[group]
         self._begin = (np.cumsum(sizes) - sizes)[group]
         self._groups = len(sizes)
@@ -82,13 +79,16 @@ class BalancedPlan:
         return weighted(arrays, self._factor[self._member])
 
 
-def spread_over_batch(quota: np.ndarray) -> np.ndarray:
-    """The order of a batch whose rows are sorted by group, `quota` rows of each.
+def slots(quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each slot of a batch, and its number within the group.
 
-    Every part of the batch then has all groups, such as the share of a replica.
+    Groups are spread, so that every part of the batch has all of them, such as the share
+    of a replica.
     """
+    group = np.repeat(np.arange(len(quota)), quota)
     within = np.concatenate([np.arange(n) for n in quota])
-    return np.argsort((within + 0.5) / np.repeat(quota, quota), kind="stable")
+    spread = np.argsort((within + 0.5) / quota[group], kind="stable")
+    return group[spread], within[spread]
 
 
 def weighted(arrays: Mapping[str, np.ndarray], factor: np.ndarray) -> dict[str, np.ndarray]:

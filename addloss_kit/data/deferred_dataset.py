@@ -39,8 +39,8 @@ class DeferredDataset:
             raise AttributeError(name)
         return getattr(self._dataset, name)
 
-    # What `isinstance` asks. It need not be settable, as mypy thinks.
-    @property  # type: ignore[misc]
+    # What `isinstance` asks.
+    @property  # type: ignore[misc]  # mypy wants it settable, which nobody needs
     def __class__(self) -> Any:
         return type(self._dataset)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -121,7 +122,9 @@ class RowGroupReader:
     def _open(self, group: RowGroup) -> Any:
         import pyarrow.parquet
 
-        return pyarrow.parquet.ParquetFile(group.path, metadata=self._footer(group.path))
+        written = os.stat(group.path)  # another file of that name has another footer
+        footer = self._footer(group.path, written.st_mtime_ns, written.st_size)
+        return pyarrow.parquet.ParquetFile(group.path, metadata=footer)
 
     def _named(self, words: Mapping[str, Any]) -> dict[str, Any]:
         rest = dict(words)
@@ -151,7 +154,7 @@ class RowGroupReader:
         return array
 
 
-def _footer(path: str) -> Any:
+def _footer(path: str, *written: int) -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(path).metadata

@@ -130,7 +130,7 @@ class LossTerm(keras.layers.Layer):
         return super().from_config(with_new_names(cls, config))
 
     def compute_loss(
-        self, training: bool, loss_weight: float | Tensor, /, **arguments: Any
+        self, training: bool = False, loss_weight: float | Tensor = 1.0, /, **arguments: Any
     ) -> Tensor:
         """The value over the whole batch, on any number of replicas.
 

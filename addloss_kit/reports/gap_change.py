@@ -59,16 +59,16 @@ def change_of_gap(
     risk = 1.0 - confidence
     # Four selections: the largest and the smallest, before and after.
     level = 1.0 - _SELECTION * risk / 4.0
-    pairs_b = _pairs(before, variances_before, level)
-    pairs_a = _pairs(after, variances_after, level)
+    ends_b = _Ends.of(before, variances_before, level)
+    ends_a = _Ends.of(after, variances_after, level)
     # A contrast and its negative have one interval.
-    number = len(pairs_a) * len(pairs_b) - _reversible(pairs_a) * _reversible(pairs_b) // 2
+    number = ends_a.pairs * ends_b.pairs - ends_a.reversible * ends_b.reversible // 2
     if number > _MAX_CONTRASTS:
         return _one_by_one(
             value, before, after, variances_before, variances_after, confidence
         )
     means, errors = _contrasts(
-        (after, variances_after, pairs_a), (before, variances_before, pairs_b), covariances
+        (after, variances_after, ends_a), (before, variances_before, ends_b), covariances
     )
 
     def bound(margin: float) -> float:
@@ -80,26 +80,52 @@ def change_of_gap(
     return GapChange(value, bound(-c), bound(c), min(1.0, p))
 
 
-def _pairs(means: np.ndarray, variances: np.ndarray, level: float) -> np.ndarray:
-    """The pairs `(n, 2)` of groups that may have the largest and the smallest mean.
+class _Ends(NamedTuple):
+    """The groups that may have the largest mean, and those that may have the smallest."""
 
-    Left out is a group that lies clearly below another one, or above.
-    """
-    each = level ** (1.0 / (len(means) - 1))
-    clear = NormalDist().inv_cdf(each) * np.sqrt(variances[:, None] + variances)
-    is_below = means[None, :] - means[:, None] > clear
-    highest, lowest = np.flatnonzero(~is_below.any(1)), np.flatnonzero(~is_below.any(0))
-    grid = np.stack(np.meshgrid(highest, lowest, indexing="ij"), axis=-1).reshape(-1, 2)
-    return np.asarray(grid[grid[:, 0] != grid[:, 1]])
+    highest: np.ndarray
+    lowest: np.ndarray
+
+    @classmethod
+    def of(cls, means: np.ndarray, variances: np.ndarray, level: float) -> _Ends:
+        """Left out are groups clearly beyond the one whose bound reaches farthest.
+
+        Whichever that is: the level is that of comparisons with all others.
+        """
+        c = NormalDist().inv_cdf(level ** (1.0 / (len(means) - 1)))
+
+        def may_be_largest(means: np.ndarray) -> np.ndarray:
+            best = np.argmax(means - c * np.sqrt(variances))
+            clear = c * np.sqrt(variances + variances[best])
+            return np.flatnonzero(means[best] - means <= clear)
+
+        return cls(may_be_largest(means), may_be_largest(-means))
+
+    @property
+    def _both(self) -> int:
+        return len(np.intersect1d(self.highest, self.lowest))
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of two groups there are."""
+        return len(self.highest) * len(self.lowest) - self._both
+
+    @property
+    def reversible(self) -> int:
+        """How many of the pairs are there the other way round, too."""
+        return self._both * (self._both - 1)
+
+    def signs(self, groups: int) -> np.ndarray:
+        """The pairs, as rows with 1 at the one and -1 at the other."""
+        grid = np.meshgrid(self.highest, self.lowest, indexing="ij")
+        high, low = (side.ravel()[grid[0].ravel() != grid[1].ravel()] for side in grid)
+        signs = np.zeros((len(high), groups))
+        signs[np.arange(len(high)), high] = 1.0
+        signs[np.arange(len(high)), low] = -1.0
+        return signs
 
 
-def _reversible(pairs: np.ndarray) -> int:
-    """How many of the pairs are there the other way round, too."""
-    both = len(np.intersect1d(pairs[:, 0], pairs[:, 1]))
-    return both * (both - 1)
-
-
-_Side = tuple[np.ndarray, np.ndarray, np.ndarray]
+_Side = tuple[np.ndarray, np.ndarray, _Ends]
 
 
 def _contrasts(
@@ -107,15 +133,8 @@ def _contrasts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard errors of (pairs after) × (pairs before)."""
 
-    def gaps(side: _Side) -> tuple[np.ndarray, np.ndarray]:
-        means, _, pairs = side
-        signs = np.zeros((len(pairs), len(means)))
-        signs[np.arange(len(pairs)), pairs[:, 0]] = 1.0
-        signs[np.arange(len(pairs)), pairs[:, 1]] = -1.0
-        return signs @ means, signs
-
-    value_a, signs_a = gaps(after)
-    value_b, signs_b = gaps(before)
+    signs_a, signs_b = (ends.signs(len(means)) for means, _, ends in (after, before))
+    value_a, value_b = signs_a @ after[0], signs_b @ before[0]
     variance = (
         ((signs_a**2) @ after[1])[:, None]
         + ((signs_b**2) @ before[1])[None, :]

@@ -148,6 +148,17 @@ def test_a_bad_value_is_told_with_its_file_and_row_group(
         model.fit(read(write(tmp_path, table), model), verbose=0)
 
 
+def test_a_file_that_is_written_anew_is_read_anew(tmp_path, table):
+    (path,) = write(tmp_path, table, files=1)
+    data = read([path], build(), shuffle_rows=0)
+    before = next(data.blocks())["x"]
+    # Other columns in front, so another footer.
+    moved = table.assign(a=table["a"] + 100.0)[["sex", "w", "y", "b", "a"]]
+    write(tmp_path, moved, files=1)
+    after = next(data.blocks())["x"]
+    np.testing.assert_array_equal(after, before + [100.0, 0.0])
+
+
 def test_a_block_of_wide_batches_has_few_of_them(tmp_path):
     import pyarrow
     import pyarrow.parquet

@@ -422,7 +422,9 @@ def test_a_model_that_xla_refuses_falls_back_and_says_so():
         train_plainly(asked_for)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow only")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only there XLA is a choice"
+)
 def test_the_warning_ends_with_the_beginning_of_xla_s_message(monkeypatch):
     compile_loop = Loop._tensorflow_loop
 
