@@ -47,6 +47,8 @@ class Rows:
         self.order = order
         # A TensorFlow variable once a pipeline reads it.
         self._seed_and_epoch: Any = np.array([seed, 0], "int64")
+        # An order drawn ahead, and its seed and epoch.
+        self._ahead: tuple[np.ndarray, Any] | None = None
 
     @property
     def seed(self) -> int:
@@ -143,6 +145,16 @@ class Rows:
 
     def draw_epoch(self) -> Any:
         """The order of the next epoch, `(drawn,)`; counts the epoch."""
+        if self._ahead is None or not np.array_equal(self._ahead[0], self._seed_and_epoch):
+            self.draw_ahead()
+        assert self._ahead is not None
+        order = self._ahead[1]
+        self._ahead = None
+        self.epoch += 1
+        return order
+
+    def draw_ahead(self) -> None:
+        """Draw the order of the next epoch already, while something else computes."""
         seed_and_epoch = np.array(self._seed_and_epoch)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -151,8 +163,7 @@ class Rows:
                 order = self.order(tf.constant(seed_and_epoch))[: self.drawn]
         else:
             order = self.order(seed_and_epoch)[: self.drawn]
-        self.epoch += 1
-        return order
+        self._ahead = seed_and_epoch, order
 
 
 def as_given(count: int) -> Callable[[Any], Any]:

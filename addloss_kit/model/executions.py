@@ -93,9 +93,14 @@ class Executions:
             began = time.perf_counter()
             logs, state = loop.run(arrays, order, size, at, count, state)
             self._position += count
+            if first == 0 and loop.is_jax:
+                # JAX computes meanwhile.
+                rows.draw_ahead()
             if self.is_paced and first < full:
                 _wait(logs)
-                self.pace.learn(count, time.perf_counter() - began)
+                # An epoch's first execution may have been compiled, and drew an order.
+                if first > 0:
+                    self.pace.learn(count, time.perf_counter() - began)
             if self.progress is not None and self._position < end:
                 self.progress(self._position - 1, logs)
         if self._position >= rows.steps:

@@ -77,6 +77,23 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert rows_of(alk.make_dataset(inputs, 8, seed=4)) != epochs[0]
 
 
+@pytest.mark.parametrize("name, value", [("epoch", 5), ("seed", 4)])
+def test_an_order_drawn_ahead_is_not_that_of_another_epoch(name, value):
+    """While an epoch computes on JAX the order of the next one is drawn."""
+    ahead, fresh = (
+        alk.make_dataset({"x": np.arange(50)}, 8, seed=3).rows for _ in range(2)
+    )
+    ahead.draw_ahead()
+    drawn = np.array(ahead.draw_epoch())
+    np.testing.assert_array_equal(drawn, fresh.draw_epoch())
+    assert ahead.epoch == 1
+    ahead.draw_ahead()
+    for rows in (ahead, fresh):
+        setattr(rows, name, value)
+    np.testing.assert_array_equal(ahead.draw_epoch(), fresh.draw_epoch())
+    assert np.any(drawn != np.array(ahead.draw_epoch()))
+
+
 @pytest.mark.parametrize("rows", [16, 5000])
 def test_a_look_at_the_first_batch_does_not_change_the_order(rows):
     dataset = alk.make_dataset({"x": np.arange(rows)}, 8, seed=3)
