@@ -165,6 +165,8 @@ def _as_array(name: str, value: Any, dtype: str) -> np.ndarray:
         return _as_strings(name, value)
     array = as_number_array(name, value, dtype)
     wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
+    if array.dtype == wanted:  # so no value can get lost
+        return np.asarray(array, order="C")
     if wanted.kind in "iu" and array.dtype.kind == "f":
         _check_whole(name, array)
     if wanted.kind == "b":

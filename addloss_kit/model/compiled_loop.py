@@ -170,5 +170,19 @@ def _jax_loop(model: Any, step: Callable[..., Any], size: int) -> Callable[..., 
 def _place_on_jax(rows: Rows) -> dict[str, Any]:
     import jax
 
-    # Copies, as the caller may change arrays; `jax.numpy.asarray` takes twice as long.
-    return {n: jax.device_put(a, may_alias=False) for n, a in rows.arrays.items()}
+    # Copies, as the caller may change arrays. On a CPU JAX takes NumPy's memory as it is
+    # where its address suits; a copy by NumPy takes half the time of one by JAX.
+    is_cpu = jax.default_backend() == "cpu"
+    return {
+        name: jax.device_put(_aligned_copy(array) if is_cpu else array, may_alias=is_cpu)
+        for name, array in rows.arrays.items()
+    }
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy whose address JAX can use: a multiple of 64."""
+    buffer = np.empty(array.nbytes + 64, "uint8")
+    start = -buffer.ctypes.data % 64
+    copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    np.copyto(copy, array)
+    return copy
