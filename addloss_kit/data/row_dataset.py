@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from addloss_kit.data.blocks import block_bounds
-from addloss_kit.data.rows import Rows
+from addloss_kit.data.rows import Rows, index_type
 from addloss_kit.keras_internals.datasets import SameElements
 
 # How much is gathered at once: enough to make the call cheap, too little to be a second
@@ -84,6 +84,7 @@ def _batches(rows: Rows) -> Any:
     options = tf.data.Options()
     # TensorFlow would put a `prefetch` at the end by itself.
     options.experimental_optimization.inject_prefetch = False
+    dtype = index_type(len(next(iter(rows.arrays.values()))))
     seed_and_epoch = rows.as_variable()  # made here, not where it is traced
     if not rows.is_on_disk:
         _ = rows.tensors  # outside the graph, which would hold them as constants
@@ -93,10 +94,10 @@ def _batches(rows: Rows) -> Any:
         # What the scan carries is the order of the pass, drawn at its first block.
         order = tf.cond(
             block["low"] == 0,
-            lambda: tf.cast(rows.order(seed_and_epoch.read_value()), tf.int64),
+            lambda: tf.cast(rows.order(seed_and_epoch.read_value())[: rows.drawn], dtype),
             lambda: carried,
         )
-        order.set_shape((None,))
+        order.set_shape((rows.drawn,))
         # The epoch counts once its last batch is drawn: a look at the first batch, or an
         # iterator that Keras makes and does not use, must not change the next order. For
         # the same reason nothing is drawn ahead (`prefetch`).
@@ -105,7 +106,7 @@ def _batches(rows: Rows) -> Any:
         # The last batch may be short; then the size of a batch is not static.
         is_short = block["low"] >= full
         size = batch_size if is_even else tf.where(is_short, tf.size(chosen), batch_size)
-        chosen = tf.reshape(chosen[: rows.drawn], (-1, size))
+        chosen = tf.reshape(chosen, (-1, size))
         return order, rows.take(chosen)
 
     per_block = min(_MAX_BLOCK, most)
@@ -113,7 +114,8 @@ def _batches(rows: Rows) -> Any:
     schedule = {"low": low, "high": high, "is_last": high == steps}
     with tf.device("/CPU:0"):
         blocks = tf.data.Dataset.from_tensor_slices(schedule)
-        batches = blocks.scan(tf.zeros((0,), tf.int64), gather).unbatch()
+        # Of the order's shape and type, or the function would be traced twice.
+        batches = blocks.scan(tf.zeros((rows.drawn,), dtype), gather).unbatch()
     return batches.apply(tf.data.experimental.assert_cardinality(steps)).with_options(
         options
     )

@@ -171,10 +171,10 @@ def as_given(count: int) -> Callable[[Any], Any]:
 
     def order(seed: Any) -> Any:
         if isinstance(seed, np.ndarray):
-            return np.arange(count, dtype=_index_type(count))
+            return np.arange(count, dtype=index_type(count))
         import tensorflow as tf
 
-        return tf.range(count, dtype=_index_type(count))
+        return tf.range(count, dtype=index_type(count))
 
     return order
 
@@ -184,15 +184,16 @@ def shuffled(count: int) -> Callable[[Any], Any]:
 
     def order(seed: Any) -> Any:
         if isinstance(seed, np.ndarray):
-            return shuffle(np.arange(count, dtype=_index_type(count)), seed)
+            return shuffle(np.arange(count, dtype=index_type(count)), seed)
         import tensorflow as tf
 
-        rows = tf.range(count, dtype=_index_type(count))
+        rows = tf.range(count, dtype=index_type(count))
         return tf.random.experimental.stateless_shuffle(rows, seed)
 
     return order
 
 
-def _index_type(count: int) -> str:
+def index_type(count: int) -> str:
+    """The type of the numbers of so many rows."""
     # Half the memory of the order of many rows.
     return "int32" if count <= np.iinfo("int32").max else "int64"

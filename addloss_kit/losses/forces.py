@@ -16,7 +16,7 @@ PUSHES = get_args(Push)
 # notices only when the group's next row arrives. At 1, no group's weight in the total loss
 # falls below 0, but a gap of 20 groups ends 2.6 % above its minimum; at 4, 0.3 %, and a
 # group of 2 % in a net no longer overshoots (docs/studies/networks.md).
-_MAX_PUSH = 4.0
+_MAX_PUSH = 8.0
 
 _TINY = 1e-30  # a weight that is none
 
