@@ -176,7 +176,8 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
         return arguments, None
     rows = rows_of(data)
     if rows is None and is_plain_dict(data) and model.loss is None:
-        size = arguments.pop("validation_batch_size", None) or DEFAULT_BATCH_SIZE
+        size = arguments.get("validation_batch_size") or arguments.get("batch_size")
+        size = size or DEFAULT_BATCH_SIZE
         rows = rows_in_memory(data, size, shuffle=False)
         arguments["validation_batch_size"] = size
     epochs = arguments.get("epochs", 1)
