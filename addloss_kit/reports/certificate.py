@@ -121,6 +121,11 @@ def check_certified(bound: float, confidence: float) -> None:
 
 def check_range(errors_within: tuple[float, float]) -> None:
     """Raise unless it is a pair of numbers, the smaller first."""
+    if np.shape(errors_within) != (2,):
+        raise ValueError(
+            "`errors_within` must be a pair of numbers, (low, high). "
+            f"{received(errors_within=repr(errors_within))}"
+        )
     low, high = errors_within
     numbers: dict[str, Any] = {"errors_within[0]": low, "errors_within[1]": high}
     check_number(**numbers)

@@ -113,7 +113,7 @@ class Question:
             self.bound, self.of, self.confidence, errors_within=self.errors_within
         )
 
-    def unanswered(self, start: GroupReport) -> Certificate:
+    def unanswered(self, heading: str, rows: int) -> Certificate:
         """The certificate of a candidate that has a prediction which is not finite."""
         return Certificate(
             of=self.of,
@@ -122,10 +122,10 @@ class Question:
             estimate=np.nan,
             lower=-np.inf,
             upper=np.inf,
-            rows=len(start.row_weight),
+            rows=rows,
             rows_needed=None,
             method="t",
-            heading=start.heading,
+            heading=heading,
             reason="a prediction is not finite",
         )
 
@@ -217,14 +217,19 @@ class CertifiedChoice:
 
 
 def choose(
-    curve: Any, question: Question, report_on: Callable[[TradeoffPoint], GroupReport | None]
+    curve: Any,
+    question: Question,
+    report_on: Callable[[TradeoffPoint], GroupReport | None],
+    rows: int,
 ) -> CertifiedChoice:
     """Order a curve's points by their own reports, and test them on others.
 
     Args:
         curve: A `TradeoffCurve`.
         question: What is asked.
-        report_on: The report of a point on rows that chose nothing.
+        report_on: The report of a point on rows that chose nothing; `None` if it has a
+            prediction there that is not finite.
+        rows: How many these are.
     """
     start = curve.start.report
     points = [(p, p.report) for p in curve.points if p.report is not None]
@@ -240,7 +245,7 @@ def choose(
     def certify(point: TradeoffPoint) -> Certificate:
         report = report_on(point)
         if report is None or unseen_start is None:
-            return question.unanswered(start)
+            return question.unanswered(start.heading, rows)
         return question.ask(report, unseen_start)
 
     tested = [points[k][0] for k in order[: question.max_tests]]

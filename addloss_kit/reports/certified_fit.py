@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
 from addloss_kit._types import ArrayLike
+from addloss_kit.data.checking import InputChecker
 from addloss_kit.fields import GROUP_IDS
 from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports.certificate import Certified
 from addloss_kit.reports.certified_choice import CertifiedChoice, Question
 from addloss_kit.reports.held_out import HeldOut
 from addloss_kit.reports.tradeoff import TradeoffCurve, names_a_term, tradeoff_curve
+from addloss_kit.reports.trials import check_model
 
 
 @overload
@@ -77,15 +79,18 @@ def fit_to_certificate(*args: Any, **options: Any) -> CertifiedChoice:
 def _of_model(
     model: TrainingModel, term: str, *args: Any, **options: Any
 ) -> CertifiedChoice:
-    return _fit(functools.partial(tradeoff_curve, model, term), *args, **options)
+    check_model(model, term)
+    train_all = functools.partial(tradeoff_curve, model, term)
+    return _fit(train_all, model.input_checker, *args, **options)
 
 
 def _built(build: Callable[[float], Any], *args: Any, **options: Any) -> CertifiedChoice:
-    return _fit(functools.partial(tradeoff_curve, build), *args, **options)
+    return _fit(functools.partial(tradeoff_curve, build), None, *args, **options)
 
 
 def _fit(
     train_all: Callable[..., TradeoffCurve],
+    checker: InputChecker | None,
     train: Mapping[str, Any],
     validation: Mapping[str, Any],
     certify_rows: Mapping[str, Any],
@@ -107,6 +112,8 @@ def _fit(
         options.get("error", "squared_error"),
     )
     held_out.check()
+    if checker is not None:
+        _check_values(checker, validation=validation, certify_rows=certify_rows)
     held_out.check_unseen("certify_rows", certify_rows, question.min_groups, clusters)
     curve = train_all(train, validation, **options)
     return curve.certify(
@@ -118,3 +125,12 @@ def _fit(
         max_tests=max_tests,
         clusters=clusters,
     )
+
+
+def _check_values(checker: InputChecker, **parts: Mapping[str, Any]) -> None:
+    """What would be refused only after the training."""
+    for name, rows in parts.items():
+        try:
+            checker.check(checker.by_name(rows))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"In `{name}`: {error}") from None

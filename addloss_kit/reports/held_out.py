@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +25,9 @@ class HeldOut(NamedTuple):
     error: ErrorLike
 
     def check(self) -> None:
-        """Raise unless targets and ids are there."""
+        """Raise unless targets and ids are there, one of each for a row."""
         for name, rows in (("train", self.train), ("validation", self.validation)):
-            missing = [key for key in (Y_TRUE, self.group_ids) if key not in rows]
-            if missing:
-                raise ValueError(
-                    f"`{name}` must have the entries `{Y_TRUE}` and `{self.group_ids}`. "
-                    f"Pack it with `pack_inputs`. {received(missing=missing, keys=[*rows])}"
-                )
+            self._check_entries(name, rows, (Y_TRUE, self.group_ids))
 
     def report(self, predictions: np.ndarray) -> GroupReport | None:
         """On the validation rows; `None` if a prediction is not finite."""
@@ -53,12 +48,7 @@ class HeldOut(NamedTuple):
             min_groups: How many groups there are at least; 0 if none is needed.
             clusters: Labels of these rows, or `None`.
         """
-        missing = [key for key in self.validation if key not in rows]
-        if missing:
-            raise ValueError(
-                f"`{name}` must have the entries of `validation`. Pack it with "
-                f"`pack_inputs`. {received(missing=missing, keys=[*rows])}"
-            )
+        self._check_entries(name, rows, self.validation)
         for other in ("train", "validation"):
             if _overlap(rows, getattr(self, other)):
                 raise ValueError(
@@ -70,8 +60,13 @@ class HeldOut(NamedTuple):
             check_rows(clusters=as_clusters(clusters), **{Y_TRUE: np.asarray(rows[Y_TRUE])})
         if not min_groups:
             return
-        counted = as_weight(rows.get(SAMPLE_WEIGHT), np.asarray(rows[Y_TRUE])) > 0
-        has_rows = np.unique(np.ravel(rows[self.group_ids])[counted])
+        seen = len(self._groups(self.validation))
+        if seen < min_groups:
+            raise ValueError(
+                f"`validation` must have rows of {min_groups} groups at least, to compare "
+                f"them. Pass more rows. {received(groups_with_rows=seen)}"
+            )
+        has_rows = self._groups(rows)
         groups = range(max(min_groups, self._num_groups(rows)))
         absent = [k for k in groups if k not in has_rows]
         if absent:
@@ -79,6 +74,35 @@ class HeldOut(NamedTuple):
                 f"`{name}` must have rows of every group: the error of the others may be "
                 f"anything. Pass more rows. {received(groups_without_rows=absent)}"
             )
+
+    def _check_entries(self, name: str, rows: Any, keys: Iterable[str]) -> None:
+        """Raise unless `rows`, the argument `name`, has these entries, of one length."""
+        if not isinstance(rows, Mapping):
+            raise TypeError(
+                f"`{name}` must be a dict of arrays. Pack it with `pack_inputs`. "
+                f"{received(**{name: type(rows).__name__})}"
+            )
+        missing = [key for key in keys if key not in rows]
+        if missing:
+            raise ValueError(
+                f"`{name}` must have the entries {', '.join(f'`{key}`' for key in keys)}. "
+                f"Pack it with `pack_inputs`. {received(missing=missing, keys=[*rows])}"
+            )
+        arrays = {
+            f"{name}['{key}']": rows[key]
+            if hasattr(rows[key], "shape")
+            else np.array(rows[key])
+            for key in keys
+        }
+        check_rows(**arrays)
+        if not np.shape(rows[Y_TRUE])[0]:
+            raise ValueError(f"`{name}` must have at least one row. {received(rows=0)}")
+
+    def _groups(self, rows: Mapping[str, Any]) -> np.ndarray:
+        """The groups of which rows count."""
+        weight = as_weight(rows.get(SAMPLE_WEIGHT), np.asarray(rows[Y_TRUE]))
+        ids = np.unique(np.ravel(rows[self.group_ids])[weight > 0])
+        return ids[ids >= 0]
 
     def report_unseen(
         self, rows: Mapping[str, Any], predictions: np.ndarray, clusters: ArrayLike | None

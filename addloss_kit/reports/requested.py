@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from addloss_kit._checks import did_you_mean, received
+from addloss_kit._checks import check_rows, did_you_mean, received
 from addloss_kit._types import ErrorLike
 from addloss_kit.per_sample_error import PerSampleError, literature_name
 from addloss_kit.reports.bootstrap import measure_metrics
@@ -149,7 +149,9 @@ def _named(
     y_pred = rows.y_pred
     y_pred = y_pred if y_pred.dtype.kind == "f" else y_pred.astype("float64")
     per_row, _ = per_sample.per_row(rows.y_true, ops.convert_to_tensor(y_pred))
-    return per_sample.name, MeanOf(ops.convert_to_numpy(per_row).astype("float64"))
+    errors = ops.convert_to_numpy(per_row).astype("float64")
+    check_rows(y_true=rows.y_true, **{heading: errors})
+    return per_sample.name, MeanOf(errors)
 
 
 def _ready(name: str, rows: ReportRows) -> RowMeasure:

@@ -107,7 +107,7 @@ def as_clusters(clusters: ArrayLike) -> np.ndarray:
         clusters = ops.convert_to_numpy(clusters)
     refuse_masked("clusters", clusters)
     array = np.asarray(clusters)
-    array = array.reshape(-1) if array.size == len(array) else array
+    array = array.reshape(-1) if array.ndim and array.size == len(array) else array
     labels = array if array.dtype.kind in "iu" else array.astype(str)
     missing = 0
     if labels is not array:

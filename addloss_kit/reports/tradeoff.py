@@ -13,7 +13,7 @@ from addloss_kit._checks import check_number, check_positive_int, received
 from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
-from addloss_kit.fields import GROUP_IDS
+from addloss_kit.fields import GROUP_IDS, Y_TRUE
 from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports import tables
 from addloss_kit.reports.certificate import Certified
@@ -182,6 +182,11 @@ def _train_all(
     check_positive_int(epochs=epochs, batch_size=batch_size, repeats=repeats)
     if patience is not None:
         check_positive_int(patience=patience)
+    if not np.ndim(values):
+        raise TypeError(
+            "`values` must be a list of numbers. Put a single one into a list. "
+            f"{received(values=repr(values))}"
+        )
     if not len(values):
         raise ValueError(f"`values` must hold a value. {received(values=values)}")
     held_out = HeldOut(train, validation, group_ids, group_names, error)
@@ -203,7 +208,8 @@ def _train_all(
                 if report is None and first is None:
                     raise ValueError(
                         "The start must not diverge: its predictions are not finite. Use a "
-                        f"smaller learning rate. {received(start=start)}"
+                        "smaller learning rate, or look for features that are not finite. "
+                        f"{received(start=start)}"
                     )
                 point = TradeoffPoint(float(value), report, trained, weights)
                 column.append(point)
@@ -373,7 +379,7 @@ class TradeoffCurve(Shown):
             predictions = predict(point.value, point.weights, rows)
             return held_out.report_unseen(rows, predictions, clusters)
 
-        return choose(self, question, report_on)
+        return choose(self, question, report_on, len(rows[Y_TRUE]))
 
     def plot(self, ax: Any = None, budget: float | None = None) -> Any:
         """Plot error against gap, with the recommended point; returns the axes.

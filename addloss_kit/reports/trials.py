@@ -112,7 +112,7 @@ class CompiledTrials:
     """One compiled model, whose state is put back before each training."""
 
     def __init__(self, model: Any, term: str, plan: Plan, trainings: int) -> None:
-        _check_model(model, term)
+        check_model(model, term)
         self._model, self._term, self._plan = model, term, plan
         self._seed = plan.dataset.rows.seed
         self._predictor = export_inference_model(model)
@@ -150,7 +150,8 @@ class CompiledTrials:
         put_back(self._model, self._first)
 
 
-def _check_model(model: Any, term: str) -> None:
+def check_model(model: Any, term: str) -> None:
+    """Raise unless the weight of this term of a compiled model can be varied."""
     if not isinstance(model, TrainingModel) or getattr(model, "optimizer", None) is None:
         raise TypeError(
             "`model` must be a compiled `TrainingModel`. Call `build_training_model` and "

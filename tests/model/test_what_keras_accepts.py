@@ -56,7 +56,7 @@ def test_validation_rows_come_in_batches_of_the_size_given_for_training(rng):
     data = alk.pack_inputs(model, x, rng.normal(size=6), sample_weight=weight)
     steps = {"batch_size": 2, "steps_per_epoch": 2}
     history = model.fit(data, validation_data=data, verbose=0, **steps).history
-    # Keras: `validation_batch_size` defaults to `batch_size`. A mean of roots depends on it.
+    # In Keras `validation_batch_size` defaults to it. A mean of roots depends on it.
     root_of_two = model.evaluate(data, batch_size=2, verbose=0)[0]
     np.testing.assert_allclose(history["val_loss"], [root_of_two], rtol=1e-6)
     assert abs(root_of_two - model.evaluate(data, batch_size=6, verbose=0)[0]) > 1e-3

@@ -263,6 +263,12 @@ def test_a_prediction_that_is_not_finite_fails(unseen):
         assert "a prediction is not finite" in repr(choice)
 
 
+def test_a_failure_by_a_prediction_counts_the_rows_that_certify():
+    curve = curve_of([1.5])
+    curve.start.weights[0] = np.nan
+    assert curve.certify(rows_of(2, rows=700), 2.0).certificate.rows == 700
+
+
 def test_it_prints_what_was_tried_what_passed_and_what_it_costs(curve, unseen):
     chosen, tried, certificate, cost = repr(curve.certify(unseen, 0.33)).splitlines()
     assert chosen == (
@@ -316,6 +322,7 @@ def test_clusters_without_a_label_for_each_row_are_refused(curve, unseen):
     for labels, message in (
         (np.arange(999), r"clusters.shape=\(999,\)"),
         ([*"ab" * 499, "a", None], "none missing"),
+        (3, r"clusters.shape=\(\)"),
     ):
         with pytest.raises(ValueError, match=message):
             curve.certify(unseen, 0.3, clusters=labels)
@@ -332,6 +339,32 @@ def test_a_group_that_only_training_has_is_missed(of):
     weighted = rows_of(2) | {"sample_weight": 1.0 * (rows_of(2)["group_ids"] == 0)}
     with pytest.raises(ValueError, match=r"groups_without_rows=\[1\]"):
         curve_of(SLOPES, group_names=["a", "b"]).certify(weighted, 0.3, of)
+
+
+def test_rows_that_are_no_dict_of_whole_columns_are_refused():
+    rows = rows_of(2)
+    for given, error, message in (
+        (None, TypeError, "`rows` must be a dict.*rows=NoneType"),
+        ([rows["x"]], TypeError, "`rows` must be a dict.*rows=list"),
+        (rows | {"y_true": rows["y_true"][1:]}, ValueError, r"rows\['y_true'\].*\(999,\)"),
+        (rows | {"group_ids": [0, 1]}, ValueError, r"rows\['group_ids'\].*\(2,\)"),
+        ({k: v[:0] for k, v in rows.items()}, ValueError, "`rows`.* at least one row"),
+    ):
+        with pytest.raises(error, match=message):
+            curve_of([1.5]).certify(given, 0.3)
+
+
+def test_errors_lie_within_a_pair_of_numbers(curve, unseen):
+    for given in (5, (0, 1, 2)):
+        with pytest.raises(ValueError, match=r"pair of numbers.*Received: errors_within="):
+            curve.certify(unseen, 0.3, errors_within=given)
+
+
+def test_a_gap_needs_two_groups_in_the_rows_that_decide_the_order():
+    validation = rows_of(1) | {"group_ids": np.zeros(1000, int)}
+    with pytest.raises(ValueError, match="`validation` must.*groups_with_rows=1"):
+        curve_of([1.5], validation).certify(rows_of(2), 0.3)
+    curve_of([1.5], validation).certify(rows_of(2), 0.3, "worst_error")
 
 
 def test_a_curve_without_its_model_cannot_certify(unseen):

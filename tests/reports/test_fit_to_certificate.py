@@ -178,3 +178,26 @@ def test_several_outputs_are_refused_before_any_training(rows):
     model.fit = never
     with pytest.raises(ValueError, match=r"`model` must have one output.*outputs=2"):
         alk.fit_to_certificate(model, "a_mse", *rows.values(), 0.1)
+
+
+@pytest.mark.parametrize("part", ["validation", "certify_rows"])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("y_true", np.nan, "`y_true` must be finite"),
+        ("group_ids", 2, r"`group_ids` must lie in \[0, 2\)"),
+        ("x", None, ".*must have one row per row of"),
+    ],
+)
+def test_values_are_refused_before_any_training(rows, part, name, value, message):
+    model = make_model()
+    model.fit = never
+    parts = dict(zip(("train", "validation", "certify_rows"), rows.values()))
+    column = parts[part][name].copy()
+    if value is None:
+        column = column[1:]
+    else:
+        column[3] = value
+    parts[part] = parts[part] | {name: column}
+    with pytest.raises(ValueError, match=rf"`{part}.*{message}"):
+        alk.fit_to_certificate(model=model, term="group_gap", **parts, bound=0.2, **OPTIONS)
