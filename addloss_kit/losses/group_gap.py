@@ -47,7 +47,7 @@ class GroupGap(GroupTerm):
     factor in the total loss times the derivative of the gap, is capped at `max_force`:
     1 is what a loss of weight 1 exerts on all rows together. (Beyond that, the squared
     gap trains like the absolute one.) A force that makes a group's error larger is also
-    capped at four times the group's share of the rows. If the optimum needs more,
+    capped at eight times the group's share of the rows. If the optimum needs more,
     training ends with a larger gap than the loss weight implies: increase `max_force`.
 
     Outside training (`evaluate`, `validation_data`) the value is the plug-in of

@@ -25,7 +25,7 @@ WEIGHT = 5.0  # of the squared gap; the MSE has 1
 MOMENTA = (0.0, 0.9, 0.97, 0.99, 0.997, 0.999)
 BATCHES = (8, 16, 32, 64, 128, 256, 1024)
 MAX_FACTOR = 3.0  # as in losses/running_totals.py
-MAX_FORCE, MAX_PUSH = 1.0, 4.0  # as in losses/group_gap.py and losses/forces.py
+MAX_FORCE, MAX_PUSH = 1.0, 8.0  # as in losses/group_gap.py and losses/forces.py
 COLUMNS = (*(f"{m:g}" for m in MOMENTA), "default")
 
 

@@ -79,7 +79,7 @@ def slopes_of_the_gap(means, weight, distance="squared", between="pairs"):
     step = STEP * np.eye(GROUPS)
     slopes = np.array([(gap(means + s) - gap(means - s)) / (2 * STEP) for s in step])
     slopes = slopes / max(1.0, np.abs(slopes).max())
-    return np.maximum(slopes, -4 * weight / weight.sum())
+    return np.maximum(slopes, -8 * weight / weight.sum())
 
 
 def with_forces(forces, batch, over):

@@ -112,11 +112,11 @@ def test_forces_keep_their_proportions():
     np.testing.assert_allclose(found, np.array([-4, -2, 6]) / 6, rtol=1e-5)
 
 
-def test_a_rare_group_is_not_pushed_up_by_more_than_four_times_its_share():
+def test_a_rare_group_is_not_pushed_up_by_more_than_eight_times_its_share():
     # The better-off group has 2 % of the rows.
     found = forces(plug_in(), [2, 98], [1.0, 4.0], 10.0)
 
-    np.testing.assert_allclose(found, [-4 * 0.02, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(found, [-8 * 0.02, 1.0], rtol=1e-5)
 
 
 def test_push_down_leaves_the_better_off_alone():
