@@ -62,13 +62,19 @@ class KeptOnJax(keras.Model):
 
     def _get_jax_state(self, **wanted: bool) -> Any:
         state = super()._get_jax_state(**wanted)
-        if wanted.get("purge_model_variables"):
-            names = [n for n, is_wanted in wanted.items() if is_wanted]
-            names.remove("purge_model_variables")
-            # In the order in which Keras returns them.
-            ordered = [n for n in _JAX_STATE if n in names]
-            self._jax_state = dict(zip(ordered, state))
+        names = [name for name in _JAX_STATE if wanted.get(name)]
+        # Else what Keras has from an earlier call would be taken back.
+        self._jax_state = dict(zip(names, state))
         return state
+
+    def take_back_state(self) -> None:
+        """Let the variables have their values, also between two steps of a `fit`.
+
+        Keras does so where a callback asks for its `self.model`. One that knows the model
+        by another name would find variables without values.
+        """
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()
 
     def keep_jax_state(self, state: Any) -> None:
         """Take the state after some steps of an execution that is not over yet.
@@ -87,11 +93,14 @@ _JAX_STATE = (
 
 
 @contextlib.contextmanager
-def keeping_state(model: keras.Model) -> Iterator[None]:
-    """Give the model its state after the last complete step, whatever is raised."""
+def keeping_state(model: KeptOnJax) -> Iterator[None]:
+    """Give the model its state after the last complete step, whatever is raised.
+
+    At first, too: this may be called between two steps of a `fit`.
+    """
+    model.take_back_state()
     try:
         yield
     except BaseException:
-        if keras.backend.backend() == "jax":
-            model.jax_state_sync()
+        model.take_back_state()
         raise

@@ -126,11 +126,12 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         `model.loss_weights["group_gap"] = 3.0` holds from the next step on, without a
         new `compile`, and is saved with the model.
         """
+        self.take_back_state()
         return self.endpoint.loss_weights
 
     @loss_weights.setter
     def loss_weights(self, weights: Mapping[str, float]) -> None:
-        self.endpoint.loss_weights.update(weights)
+        self.loss_weights.update(weights)
 
     @property
     def feature_names(self) -> list[str]:
@@ -368,14 +369,14 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
         given = _bind(super().train_on_batch, x, y, *args, **kwargs)
         refuse_ignored(self, "train_on_batch", given)
         x, _ = check_feed(self, "train_on_batch", x, is_batch=True)
-        with driving(self, "train", None):
+        with keeping_state(self), driving(self, "train", None):
             return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         given = _bind(super().test_on_batch, x, y, *args, **kwargs)
         refuse_ignored(self, "test_on_batch", given)
         x, _ = check_feed(self, "test_on_batch", x, is_batch=True)
-        with driving(self, "test", None):
+        with keeping_state(self), driving(self, "test", None):
             return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict(
@@ -410,7 +411,8 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
 
     def predict_on_batch(self, x: Any) -> Any:
         x, _ = check_feed(self, "predict_on_batch", x, remedy=_EXPORT_IT, is_batch=True)
-        return super().predict_on_batch(x)
+        with keeping_state(self):
+            return super().predict_on_batch(x)
 
 
 def _bind(method: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
