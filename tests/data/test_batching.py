@@ -137,6 +137,19 @@ def test_later_changes_of_the_arrays_do_not_reach_a_training():
     assert after == pytest.approx(before)
 
 
+def test_arrays_of_the_other_byte_order_train_as_those_of_the_own(rng):
+    x, y = rng.normal(size=(6, 2)), rng.normal(size=(6, 1))
+    losses = []
+    for order in "<>":
+        keras.utils.set_random_seed(0)
+        model = alk.build_training_model(linear(2), "mse")
+        model.compile("sgd", jit_compile=True)
+        given = {"x": x.astype(f"{order}f4"), "y_true": y.astype(f"{order}f4")}
+        data = alk.make_dataset(given, 3, shuffle=False)
+        losses += model.fit(data, verbose=0).history["loss"]
+    assert losses[0] == losses[1]
+
+
 def test_it_is_a_dataset_of_tensorflow_on_every_backend():
     dataset = alk.make_dataset({"x": np.arange(4)}, 2, shuffle=False)
     assert isinstance(dataset, tf.data.Dataset)
