@@ -27,7 +27,8 @@ class HeldOut(NamedTuple):
     def check(self) -> None:
         """Raise unless targets and ids are there, one of each for a row."""
         for name, rows in (("train", self.train), ("validation", self.validation)):
-            self._check_entries(name, rows, (Y_TRUE, self.group_ids))
+            keys = Y_TRUE, self.group_ids
+            self._check_entries(name, rows, keys, "`{}` and `{}`".format(*keys))
 
     def report(self, predictions: np.ndarray) -> GroupReport | None:
         """On the validation rows; `None` if a prediction is not finite."""
@@ -48,7 +49,7 @@ class HeldOut(NamedTuple):
             min_groups: How many groups there are at least; 0 if none is needed.
             clusters: Labels of these rows, or `None`.
         """
-        self._check_entries(name, rows, self.validation)
+        self._check_entries(name, rows, self.validation, "of `validation`")
         for other in ("train", "validation"):
             if _overlap(rows, getattr(self, other)):
                 raise ValueError(
@@ -75,8 +76,17 @@ class HeldOut(NamedTuple):
                 f"anything. Pass more rows. {received(groups_without_rows=absent)}"
             )
 
-    def _check_entries(self, name: str, rows: Any, keys: Iterable[str]) -> None:
-        """Raise unless `rows`, the argument `name`, has these entries, of one length."""
+    def _check_entries(
+        self, name: str, rows: Any, keys: Iterable[str], entries: str
+    ) -> None:
+        """Raise unless `rows` is a dict with these entries, of one length.
+
+        Args:
+            name: Name of the argument, for messages.
+            rows: What was given for it.
+            keys: Of the entries.
+            entries: The same in words.
+        """
         if not isinstance(rows, Mapping):
             raise TypeError(
                 f"`{name}` must be a dict of arrays. Pack it with `pack_inputs`. "
@@ -85,7 +95,7 @@ class HeldOut(NamedTuple):
         missing = [key for key in keys if key not in rows]
         if missing:
             raise ValueError(
-                f"`{name}` must have the entries {', '.join(f'`{key}`' for key in keys)}. "
+                f"`{name}` must have the entries {entries}. "
                 f"Pack it with `pack_inputs`. {received(missing=missing, keys=[*rows])}"
             )
         arrays = {
