@@ -14,8 +14,9 @@ PUSHES = get_args(Push)
 # a loss of weight 1, which is its share of the rows. Without this limit a rare, better-off
 # group is driven up with up to 1 / share times its own weight, and the running mean
 # notices only when the group's next row arrives. At 1, no group's weight in the total loss
-# falls below 0, but a gap of 20 groups ends 2.6 % above its minimum; at 4, 0.3 %, and a
-# group of 2 % in a net no longer overshoots (docs/studies/networks.md).
+# falls below 0, but a gap of 20 groups ends 2.6 % above its minimum; at 4, a gap of a group
+# of 0.5 % stays open; at 8, neither, and a group of 2 % in a net does not overshoot
+# (docs/studies/networks.md).
 _MAX_PUSH = 8.0
 
 _TINY = 1e-30  # a weight that is none
