@@ -9,6 +9,8 @@ from keras import ops
 import addloss_kit as alk
 from addloss_kit.data.checking import InputChecker, InputSpec
 
+BACKEND = keras.backend.backend()
+
 
 def a_model(dtype="float32", losses="mse", outputs=1):
     x = keras.Input((2,), name="x", dtype=dtype)
@@ -143,10 +145,40 @@ def test_a_masked_array_without_masked_entries_is_packed():
     np.testing.assert_array_equal(packed["y_true"][:, 0], [1, 2, 3])
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX computes with 32 bits.")
 def test_large_whole_numbers_among_objects_keep_their_digits():
     x = np.array([[2**60 + 1, 0]], object)
     packed = alk.pack_inputs(a_model("int64"), x, [0.0])
     assert int(packed["x"][0, 0]) == 2**60 + 1
+
+
+WIDE = [
+    ("int64", 2**31 + 5),
+    ("int64", -(2**40)),
+    ("uint64", 2**32),
+    ("float64", 1e300),
+]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Others compute with 64 bits.")
+@pytest.mark.parametrize("feed", ["pack_inputs", "fit", "arrays on disk"])
+@pytest.mark.parametrize(("wanted", "number"), WIDE)
+def test_what_jax_would_wrap_is_refused(wanted, number, feed, tmp_path):
+    model = a_model(wanted)
+    model.compile("sgd")
+    x = np.zeros((3, 2), wanted)
+    x[1, 0] = number
+    y = np.zeros((3, 1), "float32")
+    if feed == "arrays on disk":
+        np.save(tmp_path / "x.npy", x)
+        x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with pytest.raises(
+        ValueError, match=r"`x` does not fit into .*32.*JAX_ENABLE_X64.*row 1"
+    ):
+        if feed == "fit":
+            model.fit({"x": x, "y_true": y}, verbose=0)
+        else:
+            alk.pack_inputs(model, x, y)
 
 
 def test_tables_of_different_indexes_are_refused():
