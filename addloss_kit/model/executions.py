@@ -45,10 +45,14 @@ class Executions:
         steps: Steps per execution; `None` for a whole epoch in each, with progress
             shown between parts of a tenth of a second.
         pace: What is known about the time of a step.
+        epochs: How many epochs there will be at most.
     """
 
-    def __init__(self, loop: Loop, rows: Rows, steps: int | None, pace: Pace) -> None:
+    def __init__(
+        self, loop: Loop, rows: Rows, steps: int | None, pace: Pace, epochs: int = 1
+    ) -> None:
         self.loop, self.rows, self.pace = loop, rows, pace
+        self._epochs_to_come = epochs
         self.total_steps: float | None = rows.steps
         self.steps = steps or rows.steps
         self.is_paced = steps is None
@@ -74,6 +78,7 @@ class Executions:
         rows, loop = self.rows, self.loop
         if self._position == 0:
             self._order = loop.place_tensor(rows.draw_epoch())
+            self._epochs_to_come -= 1
         arrays = loop.place(rows)
         end = min(self._position + self.steps, rows.steps)
         logs: Any = {}
@@ -93,7 +98,7 @@ class Executions:
             began = time.perf_counter()
             logs, state = loop.run(arrays, order, size, at, count, state)
             self._position += count
-            if first == 0 and loop.is_jax:
+            if first == 0 and loop.is_jax and self._epochs_to_come > 0:
                 # JAX computes meanwhile.
                 rows.draw_ahead()
             if self.is_paced and first < full:

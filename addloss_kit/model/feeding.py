@@ -136,7 +136,8 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
             arguments["x"], arguments["shuffle"] = rows, False
         return arguments, None
     steps = resolve_steps(model.speed.steps_per_execution, is_hooked)
-    executions = _executions_over(model, "train", rows, steps)
+    epochs = arguments.get("epochs", 1) - arguments.get("initial_epoch", 0)
+    executions = _executions_over(model, "train", rows, steps, epochs)
     return _driven(model, arguments, executions), executions
 
 
@@ -302,11 +303,13 @@ def _fits_loop(rows: Rows) -> bool:
     return not rows.is_on_disk or kinds <= set("biuf")
 
 
-def _executions_over(model: Any, kind: str, rows: Rows, steps: int | None) -> Executions:
+def _executions_over(
+    model: Any, kind: str, rows: Rows, steps: int | None, epochs: int = 1
+) -> Executions:
     loop = model.speed.loop(model, kind)
     if rows.is_on_disk:  # the loop would hold them all
         return BlockExecutions(loop, rows, rows.steps)
-    return Executions(loop, rows, steps, model.speed.pace(kind, rows.batch_size))
+    return Executions(loop, rows, steps, model.speed.pace(kind, rows.batch_size), epochs)
 
 
 def _block_executions(

@@ -9,6 +9,7 @@ import tensorflow as tf
 from predictors import linear
 
 import addloss_kit as alk
+from addloss_kit.data.rows import Rows
 
 
 def rows_of(dataset, key="x"):
@@ -92,6 +93,23 @@ def test_an_order_drawn_ahead_is_not_that_of_another_epoch(name, value):
         setattr(rows, name, value)
     np.testing.assert_array_equal(ahead.draw_epoch(), fresh.draw_epoch())
     assert np.any(drawn != np.array(ahead.draw_epoch()))
+
+
+def test_a_training_draws_as_many_orders_as_it_has_epochs(monkeypatch):
+    drawn = []
+    draw_ahead = Rows.draw_ahead
+
+    def counting(rows):
+        drawn.append(rows.epoch)
+        draw_ahead(rows)
+
+    monkeypatch.setattr(Rows, "draw_ahead", counting)
+    model = alk.build_training_model(linear(2), "mse")
+    model.compile("sgd", jit_compile=True)
+    data = alk.pack_inputs(model, np.zeros((20, 2)), np.zeros(20))
+    model.fit(data, batch_size=8, epochs=4, initial_epoch=1, verbose=0)
+    if keras.backend.backend() != "torch":
+        assert drawn == [1, 2, 3]
 
 
 @pytest.mark.parametrize("rows", [16, 5000])
