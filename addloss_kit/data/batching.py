@@ -13,7 +13,7 @@ from addloss_kit.data.balancing import BalancedPlan
 from addloss_kit.data.conversion import refuse_masked
 from addloss_kit.data.deferred_dataset import DeferredDataset
 from addloss_kit.data.on_disk import is_on_disk
-from addloss_kit.data.rows import Rows, as_given, shuffled
+from addloss_kit.data.rows import Rows, as_given, native, shuffled
 from addloss_kit.fields import GROUP_IDS
 
 
@@ -170,7 +170,9 @@ def _arrays(inputs: Any) -> dict[str, np.ndarray]:
         )
     for name, array in inputs.items():
         refuse_masked(name, array)
-    arrays = {name: _native(np.asarray(array)) for name, array in inputs.items()}
+    arrays = {name: np.asarray(array) for name, array in inputs.items()}
+    # What is on disk is turned round as it is read.
+    arrays = {n: a if is_on_disk(a) else native(a) for n, a in arrays.items()}
     for name, array in arrays.items():
         if array.ndim == 0:
             raise ValueError(
@@ -178,13 +180,6 @@ def _arrays(inputs: Any) -> dict[str, np.ndarray]:
                 f"{received(**{f'{name}.shape': ()})}"
             )
     return arrays
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """In the machine's byte order, the only one that backends know; on disk, as it is."""
-    if is_on_disk(array):
-        return array
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _rows(arrays: Mapping[str, np.ndarray]) -> int:

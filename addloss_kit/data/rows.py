@@ -117,11 +117,7 @@ class Rows:
         return dict(zip(names, taken))
 
     def _read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        found = take(self.arrays, rows)
-        # TensorFlow knows no byte order but the machine's.
-        return {
-            n: a.astype(a.dtype.newbyteorder("="), copy=False) for n, a in found.items()
-        }
+        return {name: native(array) for name, array in take(self.arrays, rows).items()}
 
     def blocks(self) -> Iterator[dict[str, np.ndarray]]:
         """The rows of the next epoch, some batches at a time; counts the epoch."""
@@ -145,16 +141,18 @@ class Rows:
 
     def draw_epoch(self) -> Any:
         """The order of the next epoch, `(drawn,)`; counts the epoch."""
-        if self._ahead is None or not np.array_equal(self._ahead[0], self._seed_and_epoch):
-            self.draw_ahead()
-        assert self._ahead is not None
-        order = self._ahead[1]
-        self._ahead = None
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or not np.array_equal(ahead[0], self._seed_and_epoch):
+            ahead = self._draw()
         self.epoch += 1
-        return order
+        return ahead[1]
 
     def draw_ahead(self) -> None:
         """Draw the order of the next epoch already, while something else computes."""
+        self._ahead = self._draw()
+
+    def _draw(self) -> tuple[np.ndarray, Any]:
+        """Seed and epoch, and the order that they make."""
         seed_and_epoch = np.array(self._seed_and_epoch)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -163,7 +161,12 @@ class Rows:
                 order = self.order(tf.constant(seed_and_epoch))[: self.drawn]
         else:
             order = self.order(seed_and_epoch)[: self.drawn]
-        self._ahead = seed_and_epoch, order
+        return seed_and_epoch, order
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """In the machine's byte order, the only one that backends know."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def as_given(count: int) -> Callable[[Any], Any]:

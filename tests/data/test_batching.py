@@ -97,13 +97,13 @@ def test_an_order_drawn_ahead_is_not_that_of_another_epoch(name, value):
 
 def test_a_training_draws_as_many_orders_as_it_has_epochs(monkeypatch):
     drawn = []
-    draw_ahead = Rows.draw_ahead
+    draw = Rows._draw
 
     def counting(rows):
         drawn.append(rows.epoch)
-        draw_ahead(rows)
+        return draw(rows)
 
-    monkeypatch.setattr(Rows, "draw_ahead", counting)
+    monkeypatch.setattr(Rows, "_draw", counting)
     model = alk.build_training_model(linear(2), "mse")
     model.compile("sgd", jit_compile=True)
     data = alk.pack_inputs(model, np.zeros((20, 2)), np.zeros(20))

@@ -145,7 +145,7 @@ def test_a_masked_array_without_masked_entries_is_packed():
     np.testing.assert_array_equal(packed["y_true"][:, 0], [1, 2, 3])
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX computes with 32 bits.")
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has 32 bits, and refuses: see below.")
 def test_large_whole_numbers_among_objects_keep_their_digits():
     x = np.array([[2**60 + 1, 0]], object)
     packed = alk.pack_inputs(a_model("int64"), x, [0.0])
@@ -160,8 +160,8 @@ WIDE = [
 ]
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="Others compute with 64 bits.")
-@pytest.mark.parametrize("feed", ["pack_inputs", "fit", "arrays on disk"])
+@pytest.mark.skipif(BACKEND != "jax", reason="Others have 64 bits, so nothing is lost.")
+@pytest.mark.parametrize("feed", ["pack_inputs", "fit", "arrays on disk", "a stream"])
 @pytest.mark.parametrize(("wanted", "number"), WIDE)
 def test_what_jax_would_wrap_is_refused(wanted, number, feed, tmp_path):
     model = a_model(wanted)
@@ -177,6 +177,8 @@ def test_what_jax_would_wrap_is_refused(wanted, number, feed, tmp_path):
     ):
         if feed == "fit":
             model.fit({"x": x, "y_true": y}, verbose=0)
+        elif feed == "a stream":
+            model.fit((b for b in [{"x": x, "y_true": y}]), verbose=0)
         else:
             alk.pack_inputs(model, x, y)
 
