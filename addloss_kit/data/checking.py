@@ -7,13 +7,17 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import Shape
 from addloss_kit.data.class_targets import other_form
-from addloss_kit.data.conversion import as_number_array, check_same_index, refuse_masked
+from addloss_kit.data.conversion import (
+    as_number_array,
+    check_fits_on_jax,
+    check_same_index,
+    refuse_masked,
+)
 from addloss_kit.data.on_disk import is_on_disk, pieces
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
 
@@ -240,28 +244,6 @@ def _check_fits(
         )
 
 
-def _check_fits_on_jax(name: str, array: np.ndarray) -> None:
-    """Raise where JAX, which computes with 32 bits by default, would wrap numbers."""
-    is_wide = array.dtype.kind in "iuf" and array.dtype.itemsize == 8
-    if not is_wide or keras.backend.backend() != "jax":
-        return
-    import jax
-
-    computed = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
-    with np.errstate(over="ignore"):
-        converted = array.astype(computed, copy=False)
-    is_float = array.dtype.kind == "f"
-    lost = np.isfinite(array) & ~np.isfinite(converted) if is_float else converted != array
-    if np.any(lost):
-        at = tuple(np.argwhere(lost)[0])
-        raise ValueError(
-            f"`{name}` does not fit into {computed}, with which JAX computes in place of "
-            f"{array.dtype}. Scale it down, or start Python with `JAX_ENABLE_X64=1`. "
-            f"Received: {int(np.sum(lost))} numbers outside, the first being {array[at]} "
-            f"at row {at[0]}."
-        )
-
-
 def _as_strings(name: str, value: Any) -> np.ndarray:
     refuse_masked(name, value)
     strings = np.asarray(value).astype(object)
@@ -365,7 +347,7 @@ def _check_shape(name: str, shape: Shape, spec: InputSpec, given: Shape) -> None
 
 
 def _check_values(name: str, array: np.ndarray, spec: InputSpec, is_batch: bool) -> None:
-    _check_fits_on_jax(name, array)
+    check_fits_on_jax(name, array)
     field = spec.field
     if field.num_groups is not None:
         is_outside = (array < -1) | (array >= field.num_groups)

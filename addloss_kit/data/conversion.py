@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from addloss_kit._checks import received
@@ -38,6 +39,32 @@ def as_number_array(name: str, value: Any, dtype: str) -> np.ndarray:
             f"magnitude. {received(**{f'{name}.dtype': array.dtype})}"
         )
     return array
+
+
+def check_fits_on_jax(name: str, array: np.ndarray) -> None:
+    """Raise where JAX, which computes with 32 bits by default, would wrap numbers.
+
+    Raises:
+        ValueError: If a number does not fit.
+    """
+    is_wide = array.dtype.kind in "iuf" and array.dtype.itemsize == 8
+    if not is_wide or keras.backend.backend() != "jax":
+        return
+    import jax
+
+    computed = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
+    with np.errstate(over="ignore"):
+        converted = array.astype(computed, copy=False)
+    is_float = array.dtype.kind == "f"
+    lost = np.isfinite(array) & ~np.isfinite(converted) if is_float else converted != array
+    if np.any(lost):
+        at = tuple(np.argwhere(lost)[0])
+        raise ValueError(
+            f"`{name}` does not fit into {computed}, with which JAX computes in place of "
+            f"{array.dtype}. Scale it down, or start Python with `JAX_ENABLE_X64=1`. "
+            f"Received: {int(np.sum(lost))} numbers outside, the first being {array[at]} "
+            f"at row {at[0]}."
+        )
 
 
 def check_same_index(**values: Any) -> None:
