@@ -183,7 +183,7 @@ def draw_case(seed: int, draw: Draw) -> Case:
 # Losses and metrics -------------------------------------------------------------------
 
 
-def _possible_losses(kind: str, per_step: bool) -> list[Any]:
+def _possible_losses(kind: str, per_step: bool, weighted: bool) -> list[Any]:
     """Fresh terms that fit an output of that kind."""
     if kind == "binary":
         return [
@@ -209,7 +209,8 @@ def _possible_losses(kind: str, per_step: bool) -> list[Any]:
     terms = [t for t in every_term.every_term() if t.name not in left_out]
     if kind == "positive":
         terms.append(alk.losses.Contrastive(margin=1.0))
-    return [*terms, absolute_steps, *([] if per_step else [priced_mean])]
+    # One number for a batch has no rows to leave out or to weight.
+    return [*terms, absolute_steps, *([] if per_step or weighted else [priced_mean])]
 
 
 def _possible_metrics(kind: str, output: str) -> list[Any]:
@@ -252,9 +253,10 @@ def _weight(draw: Draw, number: float) -> Any:
 def draw_model(case: Case, draw: Draw, loop: str | None = None) -> alk.TrainingModel:
     """The compiled training model of a case."""
     per_step = case.drawn["per_step"]
+    weighted = draw.happens("sample_weight")
     chosen, watched, weights = {}, {}, {}
     for output, kind in case.heads.items():
-        terms = draw.some(_possible_losses(kind, per_step), 1, 3)
+        terms = draw.some(_possible_losses(kind, per_step, weighted), 1, 3)
         chosen[output] = terms
         weights[output] = [_weight(draw, draw.rng.uniform(0.05, 1.0)) for _ in terms]
         watched[output] = draw.some(_possible_metrics(kind, output), 0, 2)
@@ -269,7 +271,7 @@ def draw_model(case: Case, draw: Draw, loop: str | None = None) -> alk.TrainingM
         chosen,
         loss_weights=weights,
         metrics=watched,
-        sample_weight=draw.happens("sample_weight"),
+        sample_weight=weighted,
     )
     if draw.happens("add_loss", 0.25):
         first = keras.tree.flatten(model.output)[0]
