@@ -202,8 +202,8 @@ def _possible_losses(kind: str, per_step: bool, weighted: bool) -> list[Any]:
         ]
     # It takes a weight per element, and not every weight is one; pairs are alike or not.
     left_out = {"mean_function", "contrastive"}
-    if kind != "two":
-        left_out.add("weights_per_output")
+    if kind != "two" or per_step:
+        left_out.add("weights_per_output")  # There are two of them, for each row.
     if per_step:  # Functions of whole rows, where masked steps cannot be left out.
         left_out.add("row_function")
     terms = [t for t in every_term.every_term() if t.name not in left_out]

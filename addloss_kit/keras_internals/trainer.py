@@ -61,6 +61,7 @@ class KeptOnJax(keras.Model):
     """
 
     def _get_jax_state(self, **wanted: bool) -> Any:
+        self.part_shared_values()
         state = super()._get_jax_state(**wanted)
         names = [name for name in _JAX_STATE if wanted.get(name)]
         # Else what Keras has from an earlier call would be taken back.
@@ -75,6 +76,22 @@ class KeptOnJax(keras.Model):
         """
         if keras.backend.backend() == "jax":
             self.jax_state_sync()
+
+    def part_shared_values(self) -> None:
+        """Copy arrays that two variables hold, on JAX, where steps take arrays away.
+
+        At the end of `fit` an optimizer with `use_ema` assigns its averages to the weights;
+        `evaluate`, that of the predictor too, would delete the averages with the weights.
+        """
+        if keras.backend.backend() != "jax":
+            return
+        optimizer = getattr(self, "optimizer", None)
+        seen = set()
+        for variable in [*self.variables, *(optimizer.variables if optimizer else ())]:
+            value = variable._value
+            if id(value) in seen and value is not None:
+                variable.assign(value.copy())
+            seen.add(id(value))
 
     def keep_jax_state(self, state: Any) -> None:
         """Take the state after some steps of an execution that is not over yet.
@@ -104,3 +121,4 @@ def keeping_state(model: KeptOnJax) -> Iterator[None]:
     except BaseException:
         model.take_back_state()
         raise
+    model.part_shared_values()
