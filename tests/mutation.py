@@ -90,8 +90,8 @@ TESTS = {
 NAMED = {
     "totals without stop_gradient": (
         "losses/running_totals.py",
-        "new = ops.stop_gradient(ops.cast(new, variable.dtype))",
-        "new = ops.cast(new, variable.dtype)",
+        "a_row * ops.stop_gradient(ops.cast(taken, dtype))",
+        "a_row * ops.cast(taken, dtype)",
     ),
     "_MAX_FACTOR of 30": (
         "losses/running_totals.py",

@@ -270,3 +270,30 @@ def test_early_stopping_takes_no_nan_for_better_but_keeps_one_of_the_first_epoch
     for epoch, value in enumerate(values):
         stopping.on_epoch_end(epoch, {"gap": value})
     np.testing.assert_array_equal(float(stopping.best), best)
+
+
+def test_names_of_groups_must_differ():
+    with pytest.raises(ValueError, match=r"`group_names` must differ.*twice=\['a'\]"):
+        GroupError(2, group_names=["a", "a"])
+
+
+@pytest.mark.parametrize(
+    ("of", "bound"), [("error", 3.0), ("error", [1.0, 3.0]), ("gap", 2.0)]
+)
+def test_a_bound_that_is_just_met_is_met(of, bound):
+    metric = BoundIsMet(2, bound=bound, of=of, tolerance=0.0, error="absolute_error")
+    metric.update_state([[0.0], [0.0]], [[1.0], [3.0]], [0, 1])
+    assert float(metric.result()) == 1.0
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.5, [0.0, 0.5]])
+def test_a_bound_may_be_anything_from_0(bound):
+    metric = BoundIsMet(2, bound=bound, error="absolute_error")
+    metric.update_state([[0.0], [0.0]], [[0.0], [0.5]], [0, 1])
+    assert float(metric.result()) == (0.0 if bound == 0.0 else 1.0)
+
+
+@pytest.mark.parametrize("bound", [[1.0, -1.0], [np.inf, 1.0], [1.0, 2.0, 3.0], 1e39])
+def test_one_bound_that_is_none_is_refused(bound):
+    with pytest.raises(ValueError, match="`bound` must be a number, finite and at least 0"):
+        BoundIsMet(2, bound=bound)

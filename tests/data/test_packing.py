@@ -187,3 +187,55 @@ def test_a_list_of_arrays_holds_the_inputs_in_their_order():
     packed = alk.pack_inputs(a_model(), [np.array(X), np.array(Y)])
     assert packed["x"].tolist() == X
     assert packed["y_true"][:, 0].tolist() == Y
+
+
+def test_targets_for_a_model_without_them_are_refused():
+    x = keras.Input((2,), name="x")
+    price = keras.Input((1,), name="price")
+    y_pred = keras.layers.Dense(1, name="y_pred")(x)
+    model = alk.build_training_model(
+        keras.Model(x, y_pred),
+        lambda y_pred, price: price - y_pred,
+        inputs={"price": price},
+    )
+    with pytest.raises(ValueError, match=r"no Input for `y`. It feeds one that is named"):
+        alk.pack_inputs(model, X, Y, price=Y)
+
+
+def test_one_row_is_no_list_of_outputs():
+    packed = alk.pack_inputs(a_model(), [[1, 2]], [5.0])
+    np.testing.assert_array_equal(packed["y_true"], [[5.0]])
+
+
+def test_targets_of_several_outputs_may_be_a_list_in_the_order_of_their_inputs():
+    model = two_outputs()
+    weights = {"price": [1, 1, 1], "demand": [2, 2, 2]}
+    first, second = [n for n in model.input_checker.specs if n.endswith("y_true")]
+    packed = alk.pack_inputs(model, X, [[1, 2, 3], [4, 5, 6]], sample_weight=weights)
+    assert packed[first][:, 0].tolist() == [1, 2, 3]
+    assert packed[second][:, 0].tolist() == [4, 5, 6]
+    assert packed["demand_sample_weight"].tolist() == [2, 2, 2]
+    by_name = {first: [1, 2, 3], second.removesuffix("_y_true"): [4, 5, 6]}
+    again = alk.pack_inputs(model, X, by_name, sample_weight=weights)
+    for name in (first, second):
+        np.testing.assert_array_equal(again[name], packed[name])
+
+
+def test_what_several_outputs_need_is_told_as_it_is_passed():
+    with pytest.raises(ValueError) as refusal:
+        alk.pack_inputs(two_outputs(), X)
+    for way in ("`y={'price': ...}`", "`sample_weight={'demand': ...}`"):
+        assert way in str(refusal.value)
+
+
+def test_another_attribute_is_told_by_the_name_of_its_input():
+    model = a_model(["mse", GroupGap(2, group_ids="old_group_ids")])
+    with pytest.raises(ValueError, match=r"also needs .* Pass `old_group_ids=`"):
+        alk.pack_inputs(model, X, Y)
+
+
+def test_a_misspelt_input_is_told_the_one_that_is_not_given(grouped):
+    with pytest.raises(ValueError, match=r"no Input `group_id`.*Did you mean `group_ids`"):
+        alk.pack_inputs(grouped, X, Y, sample_weight=WEIGHT, group_id=IDS)
+    with pytest.raises(ValueError, match=r"no Input `group_id`\. Its .*\]\. Received"):
+        alk.pack_inputs(grouped, X, Y, sample_weight=WEIGHT, group_ids=IDS, group_id=IDS)

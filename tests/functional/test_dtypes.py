@@ -106,6 +106,39 @@ def test_an_id_outside_the_groups_is_no_group_in_any_dtype(dtype):
     np.testing.assert_array_equal(weights, expected)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "outside"),
+    [
+        ("int32", [-1, 2, 3, 7]),
+        ("int64", [-1, 3, -(2**32), 2**32 + 1]),
+        ("uint64", [3, 2**63, 2**64 - 1]),
+        ("uint8", [3, 255]),
+        ("float32", [-1.0, -0.5, 0.5, 2.0, 7.0]),
+    ],
+)
+def test_ids_below_and_above_the_groups_are_of_none(dtype, outside):
+    if keras.backend.backend() == "jax" and dtype in ("int64", "uint64"):
+        pytest.skip("JAX has no 64-bit integers unless asked for.")
+    ids = np.array([0, 1, *outside], dtype)
+    _, weights = functional.group_totals(np.ones(len(ids)), ids, num_groups=2)
+    np.testing.assert_array_equal(numbers(weights)[0], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("floatx", ["float16", "bfloat16", "float32", "float64"])
+def test_a_dtype_is_kept_only_if_it_is_wider_than_floatx(floatx):
+    from addloss_kit.functional.rows import at_least_floatx
+
+    bits = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+    former = keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        for dtype in [*bits, "int64", "bool"]:
+            found = at_least_floatx(keras.KerasTensor((1,), dtype=dtype))
+            assert found == (dtype if bits.get(dtype, 0) > bits[floatx] else floatx)
+    finally:
+        keras.config.set_floatx(former)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "bool", "float16", "float64"])
 def test_weights_that_are_undone_are_fractions_in_any_dtype(dtype):
     arrays = {

@@ -420,3 +420,82 @@ def test_the_mean_over_outputs_leaves_out_masked_elements(rng):
     expected = np.ma.array(values, mask=~mask).mean(axis=-1).filled(0.0)
     found = last_axis_mean(ops.convert_to_tensor(values), mask)
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_single_mean_is_that_of_its_outputs_only_where_there_are_any():
+    from addloss_kit.functional.rows import last_axis_mean
+
+    values = ops.convert_to_tensor([[[1.0, 3.0], [5.0, 9.0]]])
+    np.testing.assert_array_equal(engines.as_numpy(last_axis_mean(values)), [[2.0, 7.0]])
+    # A mask of steps leaves the mean of their elements as it is.
+    steps = ops.convert_to_tensor([[True, False]])
+    found = engines.as_numpy(last_axis_mean(values, steps))
+    np.testing.assert_array_equal(found, [[2.0, 7.0]])
+    elements = ops.convert_to_tensor([[[True, False], [False, False]]])
+    found = engines.as_numpy(last_axis_mean(values, elements))
+    np.testing.assert_array_equal(found, [[1.0, 0.0]])
+    rows = ops.convert_to_tensor([1.0, 3.0])
+    np.testing.assert_array_equal(engines.as_numpy(last_axis_mean(rows)), [1.0, 3.0])
+
+
+def test_a_mask_leaves_alone_a_weight_that_is_no_mean():
+    weight, mask = ops.convert_to_tensor([2.0]), ops.convert_to_tensor([[False, False]])
+    found = functional.align_weight(weight, ops.zeros((1,)), mask)
+    np.testing.assert_array_equal(engines.as_numpy(found), [2.0])
+
+
+def test_masked_steps_are_zero_and_rows_without_steps_weigh_nothing():
+    from addloss_kit.functional.rows import row_weight, without_masked
+
+    mask = ops.convert_to_tensor([[True, False], [False, False]])
+    values = ops.convert_to_tensor([[1.0, np.inf], [2.0, 3.0]])
+    (found,) = without_masked(mask, values)
+    np.testing.assert_array_equal(engines.as_numpy(found), [[1.0, 0.0], [0.0, 0.0]])
+    found = row_weight(None, ops.zeros((2,)), mask)
+    np.testing.assert_array_equal(engines.as_numpy(found), [1.0, 0.0])
+
+
+def test_a_step_counts_where_its_own_mask_and_the_other_one_say_so():
+    from addloss_kit.functional.rows import own_mask
+
+    values = ops.convert_to_tensor([1.0, 2.0, 3.0])
+    given = ops.convert_to_tensor([True, True, False])
+    assert own_mask(values) is None
+    np.testing.assert_array_equal(engines.as_numpy(own_mask(values, given)), [1, 1, 0])
+    values._keras_mask = ops.convert_to_tensor([False, True, True])
+    np.testing.assert_array_equal(engines.as_numpy(own_mask(values)), [0, 1, 1])
+    np.testing.assert_array_equal(engines.as_numpy(own_mask(values, given)), [0, 1, 0])
+
+
+# Groups that are absent ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", ["squared", "absolute"])
+@pytest.mark.parametrize("between", ["pairs", "range", "overall"])
+@pytest.mark.parametrize("mean_of_the_absent", [-100.0, 2.0, 100.0])
+def test_the_mean_of_an_absent_group_does_not_matter(distance, between, mean_of_the_absent):
+    options = {"distance": distance, "between": between}
+    means = np.float32([1.0, mean_of_the_absent, 4.0, 5.0])
+    present, shares = np.array([True, False, True, True]), np.float32([1.0, 9.0, 2.0, 4.0])
+    for with_it, without in (({}, {}), ({"shares": shares}, {"shares": shares[present]})):
+        gap = functional.group_gap(means, present, **options, **with_it)
+        expected = functional.group_gap(means[present], **options, **without)
+        assert float(gap) == pytest.approx(float(expected), rel=1e-6)
+        slopes = functional.group_gap_slopes(means, present, **options, **with_it)
+        expected = functional.group_gap_slopes(means[present], **options, **without)
+        found = engines.as_numpy(slopes)
+        np.testing.assert_allclose(found[present], engines.as_numpy(expected), atol=1e-6)
+        assert found[1] == 0.0
+
+
+def test_the_largest_and_the_smallest_mean_of_no_groups_are_zero():
+    from addloss_kit.functional.groups import extremes
+
+    means = ops.convert_to_tensor([2.0, 3.0])
+    for present, expected in (
+        ([True, True], [3.0, 2.0]),
+        ([False, True], [3.0, 3.0]),
+        ([False, False], [0.0, 0.0]),
+    ):
+        found = extremes(means, ops.convert_to_tensor(present))
+        assert [float(x) for x in found] == expected

@@ -188,6 +188,12 @@ def test_a_price_that_is_negative_or_infinite_is_refused(prices):
         AsymmetricAbsoluteError(**prices)
 
 
+def test_one_price_may_be_0_but_not_both():
+    assert float(AsymmetricAbsoluteError(0, 0.5)([[0.0], [0.0]], [[2.0], [-2.0]])) == 0.5
+    with pytest.raises(ValueError, match="must not both be 0"):
+        AsymmetricAbsoluteError(0, 0)
+
+
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match="`y_pred` must have the shape of `y_true`"):
         AsymmetricAbsoluteError()(np.zeros((4, 2)), np.zeros((4, 3)))

@@ -196,3 +196,30 @@ def test_the_term_takes_weights_ids_of_no_group_and_survives_its_config(rng):
 def test_options_that_are_none_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         GroupDistributionGap(2, **options)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+def test_the_bandwidth_of_the_batch_has_no_gradient(kernel, rng):
+    y_pred, ids = rng.normal(size=6).astype("float32"), [0, 0, 0, 1, 1, 1]
+    square = (y_pred[:, None] - y_pred[None, :]) ** 2
+    bandwidth = float(np.sqrt(square.sum() / 30))  # 6 · 5 pairs
+
+    def value(y_pred, **options):
+        return group_mmd(y_pred, ids, num_groups=2, kernel=kernel, **options)
+
+    found = gradient(value, y_pred)
+    fixed = gradient(lambda at: value(at, bandwidth=bandwidth), y_pred)
+    np.testing.assert_allclose(found, fixed, rtol=1e-4, atol=1e-6)
+
+
+def test_a_row_of_masked_steps_alone_is_no_row(rng):
+    y_pred = rng.normal(size=(7, 2, 1)).astype("float32")
+    mask = np.array([[True, True]] * 5 + [[True, False], [False, False]])
+    ids = np.array([0, 0, 0, 1, 1, 1, 0])
+    options = {"num_groups": 2, "bandwidth": 1.0}
+
+    with_it = group_mmd(y_pred, ids, mask=mask, **options)
+    without = group_mmd(y_pred[:6], ids[:6], mask=mask[:6], **options)
+
+    assert float(with_it) == pytest.approx(float(without), rel=1e-5)
+    assert float(without) != 0

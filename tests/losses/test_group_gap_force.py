@@ -137,6 +137,80 @@ def test_a_weight_of_zero_has_no_force_and_is_no_trouble():
     assert np.all(forces(plug_in(), [10, 10], [1.0, 4.0], 0.0) == 0.0)
 
 
+@pytest.mark.parametrize(
+    ("weight", "options", "expected"),
+    [
+        # The largest slope is −6, so all are divided by 6; the floor is −8·0.05.
+        (1.0, {}, [-0.4, 1 / 3, 2 / 3]),
+        (-1.0, {}, [-0.4, 1 / 3, 2 / 3]),
+        (2.0, {}, [-0.2, 1 / 6, 1 / 3]),
+        # Below the limit, nothing is scaled; the floor is −8·0.05/0.1.
+        (0.1, {}, [-4.0, 2.0, 4.0]),
+        (0.0, {}, [-6.0, 2.0, 4.0]),
+        (1.0, {"max_force": 3.0}, [-1.2, 1.0, 2.0]),
+        (1.0, {"push": "down"}, [0.0, 1 / 3, 2 / 3]),
+        (1.0, {"max_force": INFINITY}, [-6.0, 2.0, 4.0]),
+        (1.0, {"max_force": INFINITY, "push": "down"}, [0.0, 2.0, 4.0]),
+    ],
+)
+def test_slopes_are_limited_as_worked_by_hand(weight, options, expected):
+    from addloss_kit.losses.forces import limited_slopes
+
+    options = {"max_force": 1.0, "push": "both", **options}
+    shares = keras.ops.convert_to_tensor(np.float32([0.05, 0.45, 0.5]))
+
+    def limited(slopes):
+        return limited_slopes(slopes, shares, weight, **options)
+
+    slopes = keras.ops.convert_to_tensor(np.float32([-6.0, 2.0, 4.0]))
+    np.testing.assert_allclose(engines.as_numpy(limited(slopes)), expected, rtol=1e-6)
+    pull = engines.gradient(lambda s: keras.ops.sum(limited(s)), [-6.0, 2.0, 4.0])
+    np.testing.assert_array_equal(pull, np.zeros(3))
+
+
+def test_called_by_itself_a_gap_has_a_weight_of_1():
+    # Slopes of ∓1: at a weight of 2 they would be halved.
+    term = plug_in(distance="absolute")
+    target, ids = np.zeros((2, 1), "float32"), np.array([0, 1])
+
+    def by_call(guess):
+        return term(target, guess, ids)
+
+    def by_value(guess):
+        return term.value(term.totals(keras.ops.convert_to_tensor(target), guess, ids))
+
+    for loss in (by_call, by_value):
+        slopes = engines.gradient(loss, [[1.0], [4.0]])
+        np.testing.assert_allclose(slopes[:, 0], [-1.0, 1.0], rtol=1e-6)
+
+
+def test_the_plug_in_has_no_state_and_the_defaults_are_those_of_the_docs():
+    term = plug_in()
+    term.build()
+    assert term.variables == []
+    config = GroupGap(2).get_config()
+    defaults = {
+        "distance": "squared",
+        "between": "pairs",
+        "momentum": "auto",
+        "max_force": 1.0,
+        "push": "both",
+        "absent_group": "skip",
+    }
+    assert {name: config[name] for name in defaults} == defaults
+
+
+def test_in_evaluation_a_group_with_state_may_count_as_without_error_too():
+    term = GroupGap(2, error="absolute_error", absent_group="zero_error")
+    target, guess = np.zeros((2, 1)), np.array([[3.0], [1.0]])
+    term(target, guess, [0, 1], training=True)
+    # Group 1 is absent: (2 − 0)² by its name; in training its mean is known.
+    assert float(term(target, guess, [0, 0])) == 4.0
+    value = float(term(target, guess, [0, 0], training=True))
+    error, weight = (engines.as_numpy(x) for x in (term.running.error, term.running.weight))
+    assert value == pytest.approx(np.diff(error / weight)[0] ** 2, rel=1e-5)
+
+
 def test_in_a_model_the_weight_of_the_loss_counts():
     # One prediction for all, too high for both groups, by 1 and by 3: the groups'
     # slopes by it are 1 each, so the gap has no gradient and only MAE's is left.

@@ -1,5 +1,9 @@
 """Edges of the terms with a state that only a wrong line would show."""
 
+import functools
+import math
+import warnings
+
 import engines
 import every_term
 import keras
@@ -59,13 +63,14 @@ def test_the_value_of_a_bound_leaves_out_a_group_that_is_absent(is_known):
     assert value == pytest.approx(0.125, rel=1e-6)
 
 
-def test_the_value_of_a_gap_bound_leaves_out_a_group_that_is_absent():
-    term = GroupGapConstraint(3, bound=0.5, error="absolute_error")
+@pytest.mark.parametrize("bound", [0.5, 1.5])
+def test_the_value_of_a_gap_bound_leaves_out_a_group_that_is_absent(bound):
+    term = GroupGapConstraint(3, bound=bound, error="absolute_error")
     term.build()
     term.multipliers.values.assign([0.0, 0.0, 3.0])
     value = float(term(column([0.0, 0.0]), column([1.0, 3.0]), np.array([0, 1])))
-    # unit 2, center 2: offsets ∓1 beyond 0.25, c/unit·(1 − 0.25)²/2 each.
-    assert value == pytest.approx(2 * 0.5 * 0.75**2 / 2, rel=1e-6)
+    # unit 2, center 2: offsets ∓1 beyond b/2, c/unit·(1 − b/2)²/2 each.
+    assert value == pytest.approx(2 * 0.5 * (1 - bound / 2) ** 2 / 2, rel=1e-6)
 
 
 def test_the_center_starts_in_the_middle_and_is_then_held():
@@ -119,7 +124,10 @@ def test_the_first_step_of_a_multiplier_is_the_excess_over_the_bound():
     np.testing.assert_allclose(multipliers(term), [0.1 / 2 * (6 - 2), 0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("bound", [[1.0, 0.0], [-1.0, 1.0]])
+@pytest.mark.parametrize(
+    "bound",
+    [[1.0, 0.0], [-1.0, 1.0], [np.inf, 1.0], np.inf, 1e39, [1.0], [1.0, 2.0, 3.0]],
+)
 def test_one_bound_that_is_none_is_refused(bound):
     with pytest.raises(ValueError, match="`bound` must be a positive number"):
         BoundedGroupLoss(2, bound=bound)
@@ -166,10 +174,15 @@ def test_a_metric_says_which_arguments_it_takes():
 
 @pytest.mark.parametrize(
     "kind",
-    [GroupGap, alk.losses.WorstGroup],
+    [
+        GroupGap,
+        alk.losses.WorstGroup,
+        functools.partial(BoundedGroupLoss, bound=0.5),
+        functools.partial(GroupGapConstraint, bound=0.5),
+    ],
 )
 def test_the_value_of_totals_alone_is_that_of_evaluation(kind):
-    term = absolute(kind)
+    term = kind(2, error="absolute_error", momentum=0.5)
     step(term, [1.0, 4.0], [0, 1])
     state = [engines.as_numpy(v) for v in term.variables]
     batch = column([0.0, 0.0]), column([2.0, 3.0]), np.array([0, 1])
@@ -193,6 +206,14 @@ def test_the_rows_of_a_mean_are_those_of_the_first_argument_that_has_some():
     term = alk.losses.FunctionLoss(lambda scale, x: scale * keras.ops.mean(x))
     scale, x = map(keras.ops.convert_to_tensor, (np.float32(2.0), np.ones(3, "float32")))
     assert [float(x) for x in term.totals(scale=scale, x=x)] == [6.0, 3.0]
+    # Those of the prediction, whatever else it takes; one where nothing has rows.
+    term = alk.losses.FunctionLoss(lambda x, y_pred: keras.ops.mean(x))
+    assert [float(x) for x in term.totals(x=x, y_pred=keras.ops.zeros((2, 1)))] == [
+        2.0,
+        2.0,
+    ]
+    term = alk.losses.FunctionLoss(lambda scale: 3.0 * scale)
+    assert [float(x) for x in term.totals(scale=scale)] == [6.0, 1.0]
 
 
 def test_values_of_every_row_with_every_other_are_refused():
@@ -217,3 +238,104 @@ def test_the_value_of_a_bound_is_that_of_the_augmented_lagrangian():
     value = float(term(column([0.0, 0.0]), column([1.5, 0.5]), np.array([0, 1])))
     # λ·x + c·x²/2 with x = 0.5 of group 0; group 1 is far below its bound.
     assert value == pytest.approx(0.5 * 0.5 + 0.5**2 / 2, rel=1e-6)
+
+
+def test_a_number_per_row_may_meet_several_outputs():
+    term = alk.losses.FunctionLoss(lambda y_pred, price: price[:, None] * y_pred)
+    value = term(np.ones((2, 3), "float32"), np.array([1.0, 3.0]))
+    assert float(value) == 2.0
+
+
+def test_whole_numbers_are_targets_and_weights():
+    value = alk.losses.WeightedMSE()(np.array([[1], [5]]), column([3.0, 5.0]), [[3], [1]])
+    assert float(value) == 3.0  # 3·2² / 4
+
+
+@pytest.mark.parametrize("kind", [BoundedGroupLoss, GroupGapConstraint])
+def test_a_bound_that_is_just_met_is_met(kind):
+    term = absolute(kind, bound=2.0, tolerance=0.0)
+    step(term, [0.0, 2.0], [0, 1])
+    assert float(term.watched()["is_met"]) == 1.0
+
+
+def test_the_gap_in_the_history_leaves_out_a_group_that_was_never_seen():
+    term = GroupGapConstraint(3, bound=1.0, error="absolute_error")
+    step(term, [2.0, 5.0], [0, 1])
+    assert float(term.watched()["gap"]) == pytest.approx(3.0, rel=1e-5)
+
+
+def by_one_newton_step(means, bound):
+    """The value of a gap bound without multipliers, and its center, by plain loops."""
+    unit = sum(means) / len(means)
+    center, half = (max(means) + min(means)) / 2, bound / 2
+
+    def beyond(offset):
+        near = max(-unit, min(unit, offset))
+        return math.copysign(max(abs(near) - half, 0.0), near), offset - near
+
+    excesses = [beyond(m - center)[0] for m in means]
+    center += sum(excesses) / sum(e != 0 for e in excesses)
+    value = 0.0
+    for mean in means:
+        excess, rest = beyond(mean - center)
+        value += (excess**2 / 2 + excess * rest) / unit
+    return value, center
+
+
+@pytest.mark.parametrize("means", [[1.0, 1.0, 4.0], [1.0, 1.0, 2.5, 4.0], [0.1, 0.2, 6.0]])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_the_center_takes_one_newton_step_to_where_the_forces_balance(means, is_training):
+    term = GroupGapConstraint(len(means), bound=1.0, error="absolute_error", momentum=0.5)
+    value = term(
+        0 * column(means), column(means), np.arange(len(means)), training=is_training
+    )
+    expected, center = by_one_newton_step(means, 1.0)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    if is_training:
+        assert float(engines.as_numpy(term.center)) == pytest.approx(center, rel=1e-5)
+
+
+def test_only_what_compares_groups_warns_of_one():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BoundedGroupLoss(1, bound=1.0)
+        alk.losses.WorstGroup(1)
+        alk.metrics.BoundIsMet(1, bound=1.0)
+    for make in (
+        GroupGap,
+        functools.partial(GroupGapConstraint, bound=1.0),
+        alk.losses.GroupDistributionGap,
+        functools.partial(alk.metrics.BoundIsMet, bound=1.0, of="gap"),
+    ):
+        with pytest.warns(UserWarning, match="compares groups"):
+            make(1)
+
+
+def test_a_batch_without_errors_is_a_batch():
+    term = absolute(GroupGap)
+    step(term, [4.0, 4.0], [0, 1])
+    step(term, [0.0, 0.0], [0, 1])
+    # Half of 1 − 0.5 and of 0.5: (0.5·0.5·4 + 0.5·0) / 0.75.
+    error, weight = (engines.as_numpy(x) for x in (term.running.error, term.running.weight))
+    np.testing.assert_allclose(error / weight, [4 / 3, 4 / 3], rtol=1e-6)
+
+
+def test_neither_the_excess_nor_a_weight_has_a_gradient():
+    running = absolute(GroupGap)
+    running.build()
+    running = running.running
+
+    def totals(error, weight):
+        pair = {"error": error, "weight": weight}
+        return {**pair, "rows": keras.ops.convert_to_tensor(np.float32(2.0))}
+
+    ones = keras.ops.ones((2,))
+
+    def means(weight):
+        return keras.ops.sum(running.update(totals(2.0 * ones, weight))[0])
+
+    def excess(error):
+        return keras.ops.sum(running.excess(totals(error, ones), 0.5))
+
+    for function in (means, excess):
+        np.testing.assert_array_equal(engines.gradient(function, [1.0, 1.0]), [0.0, 0.0])
