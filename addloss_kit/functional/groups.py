@@ -180,7 +180,7 @@ def group_gap(
         # Σ (m_k − m̄) = 0, the center has no gradient.
         center = ops.stop_gradient(ops.divide_no_nan(ops.sum(present * means), count))
         squares = ops.sum(present * ops.square(means - center))
-        return ops.divide_no_nan(2.0 * squares, count - 1.0) * _flag(count > 1, means)
+        return ops.divide_no_nan(2.0 * squares, count - 1.0)
     # Σ_{j<k} |m_j − m_k| = Σ_i (2i − n + 1)·m_(i) over the sorted means.
     order = ops.argsort(ops.where(is_present, means, _largest(means)))
     ordered = ops.take(means, order)
@@ -239,7 +239,7 @@ def group_gap_slopes(
     if distance == "squared":
         center = ops.divide_no_nan(ops.sum(present * means), count)
         slopes = 4.0 * present * (means - center)
-        return ops.divide_no_nan(slopes, count - 1.0) * _flag(count > 1, means)
+        return ops.divide_no_nan(slopes, count - 1.0)
     # As in `group_gap`; `rank` is each group's position among the sorted means.
     order = ops.argsort(ops.where(is_present, means, _largest(means)))
     rank = ops.cast(ops.argsort(order), means.dtype)

@@ -128,8 +128,8 @@ def group_mmd(
     # so no pairs of groups are formed, only pairs of rows.
     same = ops.sum(within[:, None] * share[None, :] * similarity * is_pair)
     cross = ops.sum(share[:, None] * share[None, :] * similarity * (1.0 - is_same))
-    value = ops.divide_no_nan((num - 1.0) * same - cross, 0.5 * num * (num - 1.0))
-    return ops.where(num > 1.5, value, ops.zeros_like(value))
+    # One group has no pairs: 0/0.
+    return ops.divide_no_nan((num - 1.0) * same - cross, 0.5 * num * (num - 1.0))
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class AsymmetricAbsoluteError(ElementwiseTerm):
     ) -> None:
         super().__init__(**kwargs)
         prices: dict[str, Any] = {"over_price": over_price, "under_price": under_price}
-        check_number(low=0.0, is_high_allowed=False, **prices)
+        check_number(low=0.0, **prices)
         if over_price == under_price == 0:
             raise ValueError(
                 "`over_price` and `under_price` must not both be 0, which would train "

@@ -85,8 +85,7 @@ class GroupDistributionGap(PerGroup, LossTerm):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         ids = ops.reshape(group_ids, (-1,))
-        rows = ops.ones_like(ops.cast(ids, y_pred.dtype))
-        weight = row_weight(sample_weight, rows, mask)
+        weight = row_weight(sample_weight, ops.cast(ids, y_pred.dtype), mask)
         # Sums over pairs of rows do not add up over replicas, so the rows are gathered,
         # and every replica computes the whole batch's value.
         tensors = [y_pred, ids, weight]

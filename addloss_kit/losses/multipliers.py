@@ -81,7 +81,7 @@ class Multipliers:
             limit: Where `x` is clipped, in its units.
         """
         here = ops.stop_gradient(x)
-        force = ops.stop_gradient(self.forces(here, width, penalty, limit))
+        force = self.forces(here, width, penalty, limit)
         near = ops.minimum(ops.maximum(here, -limit), limit)
         energy = ops.square(force) - ops.square(self.values)
         energy = ops.divide_no_nan(energy, 2.0 * penalty) + force * (here - near)
@@ -96,7 +96,7 @@ class Multipliers:
         former = ops.convert_to_tensor(self.values)
         news = self.project(former + step * x, step * width)
         is_taken = ops.all(ops.isfinite(x))
-        self.values.assign(ops.stop_gradient(ops.where(is_taken, news, former)))
+        self.values.assign(ops.where(is_taken, news, former))
 
     def shown(self) -> dict[str, Tensor]:
         """Each group's multiplier, or the largest one if there are many groups."""

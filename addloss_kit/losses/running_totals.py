@@ -146,7 +146,7 @@ class RunningTotals:
         weight = totals["weight"]
         share = ops.divide_no_nan(self.weight, self.mass)
         expected = ops.cast(totals["rows"] * share, weight.dtype)
-        return ops.stop_gradient(ops.maximum(expected, weight / _MAX_FACTOR))
+        return ops.maximum(expected, weight / _MAX_FACTOR)
 
     def _keep(self, is_taken: Tensor) -> Tensor:
         """How much of the totals this step keeps; counts the step."""

@@ -108,11 +108,10 @@ class WorstGroup(GroupTerm):
         is_seen = weight > 0
         # A common level cancels in q, but not in its noise. At the solution every group
         # has this level.
-        level = ops.sum(self._weights(is_seen) * ops.stop_gradient(means))
+        level = ops.sum(self._weights(is_seen) * means)
         step = self.running.excess(totals, level)
         if self.step_size == AUTO:
-            known = ops.stop_gradient(means)
-            unit = ops.divide_no_nan(ops.sum(weight * known), ops.sum(weight))
+            unit = ops.divide_no_nan(ops.sum(weight * means), ops.sum(weight))
             step = ops.divide_no_nan(_RELATIVE_STEP * step, unit)
         else:
             step = self.step_size * step

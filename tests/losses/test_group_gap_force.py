@@ -179,7 +179,12 @@ def test_called_by_itself_a_gap_has_a_weight_of_1():
     def by_value(guess):
         return term.value(term.totals(keras.ops.convert_to_tensor(target), guess, ids))
 
-    for loss in (by_call, by_value):
+    def by_the_endpoint(guess):
+        named = {"y_true": target, "group_ids": ids}
+        named = {k: keras.ops.convert_to_tensor(v) for k, v in named.items()}
+        return term.compute_loss(y_pred=guess, **named)
+
+    for loss in (by_call, by_value, by_the_endpoint):
         slopes = engines.gradient(loss, [[1.0], [4.0]])
         np.testing.assert_allclose(slopes[:, 0], [-1.0, 1.0], rtol=1e-6)
 
