@@ -70,6 +70,10 @@ def fit_to_certificate(*args: Any, **options: Any) -> CertifiedChoice:
     Raises:
         ValueError: As by `tradeoff_curve` and `TradeoffCurve.certify`.
 
+    Warns:
+        UserWarning: If more of the `certify_rows` stand among the other rows, too, than
+            chance explains.
+
     Reference: Angelopoulos et al., "Learn then Test", arXiv:2110.01052 (2021).
     """
     is_of_model = names_a_term(args, options)

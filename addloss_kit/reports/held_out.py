@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE
 from addloss_kit.reports.group_report import group_report
 from addloss_kit.reports.report import GroupReport
 from addloss_kit.reports.rows import as_clusters, as_weight
+from addloss_kit.reports.twins import count_twins
 
 
 class HeldOut(NamedTuple):
@@ -57,6 +59,7 @@ class HeldOut(NamedTuple):
                     "those that chose cannot judge. Keep some apart. "
                     f"{received(**{name: f'rows of `{other}`'})}"
                 )
+            _warn_of_twins(name, rows, other, getattr(self, other))
         if clusters is not None:
             check_rows(clusters=as_clusters(clusters), **{Y_TRUE: np.asarray(rows[Y_TRUE])})
         if not min_groups:
@@ -146,6 +149,21 @@ class HeldOut(NamedTuple):
             group_names=names,
             error=self.error,
             clusters=clusters,
+        )
+
+
+def _warn_of_twins(
+    name: str, rows: Mapping[str, Any], other: str, others: Mapping[str, Any]
+) -> None:
+    """Warn if more rows stand in the others, too, than chance explains."""
+    twins = count_twins(rows, others)
+    if twins.are_too_many:
+        warnings.warn(
+            f"{twins.found} of {twins.rows} rows of `{name}` stand in `{other}`, too; by "
+            f"chance it would be about {twins.expected:.0f}. A certificate counts on rows "
+            "that took no part: split rows before you copy or draw them again.",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -121,6 +121,21 @@ def ratio(rates: Mapping[str, list[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(rates[one], rates[other]))
 
 
+def cost_of_a_fit(make: Make, epochs: int = 8, rounds: int = 5) -> float:
+    """Seconds that a `fit` takes beyond its epochs: checks, and a copy of the rows."""
+    train = make()
+    train(-(-WARM_UP // SIZES[8192]))
+    found = []
+    for _ in range(rounds):
+        times = []
+        for number in (1, 1 + epochs):
+            start = time.perf_counter()
+            train(number)
+            times.append(time.perf_counter() - start)
+        found.append(times[0] - (times[1] - times[0]) / epochs)
+    return statistics.median(found)
+
+
 def best_ratio(
     rates: Mapping[str, list[float]], one: str, other: str, is_most: bool
 ) -> float:
@@ -180,7 +195,11 @@ def process(kind: str, name: str) -> dict:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
+    paths = os.pathsep.join(filter(None, sys.path))
+    found = {**os.environ, "PYTHONPATH": paths, **more}
+    # An installed package has its bytecode: without it an import compiles it each time.
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
 
 
 def processes(kind: str, names: list[str], repeats: int) -> dict[str, list[float]]:
@@ -231,8 +250,6 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
     import keras
 
     backend = keras.backend.backend()
-    # Long enough that what a `fit` costs once, checks and a copy of the rows, is a small
-    # part, as in a training.
     rounds, seconds = (3, 0.2) if is_quick else (5, 0.6)
     sizes = {64: SIZES[64]} if is_quick else SIZES
     result: dict = {"machine": machine(), "settings": {}, "cells": {}, "ratios": []}
@@ -290,7 +307,9 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
             for label, (name, setting) in makers.items():
                 make = getattr(contenders, name)
                 entries[label] = functools.partial(make, task, setting), steps
-            rates = step_rates(entries, rounds, seconds)
+            # As long as a training: a `fit` checks and copies 100 MB of targets once.
+            longer = 5 if outputs > 1 and batch > 64 else 1
+            rates = step_rates(entries, rounds, longer * seconds)
             result["cells"][f"{batch}, {outputs}"] = medians(rates)
             size = f"batch {batch:,}, {outputs} output{'s' * (outputs > 1)}"
             for one, other, wanted in GOALS[backend][batch]:
@@ -302,6 +321,13 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
             hand = "epoch_by_hand" if backend == "tensorflow" else "jax_scan"
             if not is_first and hand in rates:
                 goal(f"kit_gap / {hand}, {size}", "kit_gap", hand, None)
+    say(f"{backend}: what a fit costs once")
+    result["once"] = {
+        f"{outputs} outputs": cost_of_a_fit(
+            entry("kit_gap", batch=8192, outputs=outputs, steps=SIZES[8192])[0]
+        )
+        for outputs in (1, 100)
+    }
     say(f"{backend}: groups")
     by_groups = {
         f"{groups:,} groups": entry("kit_gap", batch=8192, groups=groups, steps=64)
@@ -408,7 +434,7 @@ def show(results: Mapping[str, dict]) -> None:
             rates = [cell.get(name) for cell in result["cells"].values()]
             listed = " | ".join("" if r is None else f"{r:,.0f}" for r in rates)
             print(f"| {words(name)} | {listed} |")
-        for part in ("groups", "memory", "first", "import"):
+        for part in ("once", "groups", "memory", "first", "import"):
             print(f"\n{part}: {json.dumps(result.get(part))}")
         print("\n| ratio | median | of the best rounds | goal |\n|---|---:|---:|---:|")
         for row in result["ratios"]:
