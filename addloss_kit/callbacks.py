@@ -16,7 +16,7 @@ from addloss_kit._checks import received
 from addloss_kit._types import Path
 from addloss_kit.atomic import replacing
 from addloss_kit.data.rows import Rows
-from addloss_kit.keras_internals.replicas import is_first_process
+from addloss_kit.keras_internals.replicas import is_first_process, wait_for_all_processes
 
 _WEIGHTS, _TRAINING = "model.weights.h5", "training.json"
 
@@ -37,7 +37,8 @@ class CheckpointAndResume(keras.callbacks.Callback):
     must start at the epoch by itself. Other callbacks, such as `EarlyStopping`, start
     anew.
 
-    Of several processes on JAX, the first one writes; all of them read, when they start.
+    Of several processes, on JAX or torch, the first one writes; all of them read, when
+    they start.
 
     Args:
         filepath: Where to write, such as `"training.ckpt"`.
@@ -114,8 +115,12 @@ class CheckpointAndResume(keras.callbacks.Callback):
             rows.seed = self._seed
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if not is_first_process():
-            return
+        if is_first_process():
+            self._write(epoch)
+        # Else another could call `fit` again, and resume from the file before this one.
+        wait_for_all_processes()
+
+    def _write(self, epoch: int) -> None:
         seed = self.rows.seed if self.rows is not None else None
         training = {"epochs": epoch + 1, "seed": seed}
         try:
@@ -138,6 +143,7 @@ class CheckpointAndResume(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         if self.delete_checkpoint and is_first_process():
             self.path.unlink(missing_ok=True)
+        wait_for_all_processes()
 
 
 def resumed(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

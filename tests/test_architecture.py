@@ -197,7 +197,7 @@ PRIVATE = re.compile(
     r"\b(_keras_history|_inbound_nodes|_flatten_layers|_loss_tracker|_compile_loss"
     r"|_compile_metrics|_use_cached_eval_dataset|_maybe_symbolic_build|_fn_kwargs"
     r"|get_keras_mask|set_keras_mask|_variant_tensor|keras\.src|convert_phase"
-    r"|onnxruntime_pybind11_state)\b"
+    r"|onnxruntime_pybind11_state|_initialize_ddp)\b"
     r"|[\"']_fn[\"']|layer, [\"']_losses[\"']"
 )
 

@@ -1,9 +1,7 @@
 """Sums across replicas; the only code that uses `tf.distribute`.
 
 On JAX, `keras.distribution` has global semantics: a sum over the batch axis is the sum
-over all devices. So only TensorFlow needs anything here. On torch, Keras from 3.16 on
-trains data-parallel wherever `torch.distributed` is initialized; that is refused, because
-each process would see the groups of its own rows only.
+over all devices. So only TensorFlow and torch need anything here.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ from typing import Any
 
 import keras
 
-from addloss_kit._checks import received
 from addloss_kit._types import Tensor, Totals
+from addloss_kit.keras_internals import torch_processes
 from addloss_kit.keras_internals.graph import all_layers
 
 
@@ -32,8 +30,14 @@ def sum_over_replicas(totals: Totals) -> Totals:
         each replica receives the gradient of its own rows.
 
     Raises:
-        NotImplementedError: On torch, if several processes train together.
+        NotImplementedError: On torch, if there are several processes, but Keras does not
+            train on them.
     """
+    if _is_torch():
+        if not torch_processes.is_one_of_several():
+            return totals
+        total: Totals = keras.tree.map_structure(torch_processes.sum_over_processes, totals)
+        return total
     if (context := _replica_context()) is None:
         return totals
     import tensorflow as tf
@@ -54,8 +58,13 @@ def gather_over_replicas(tensors: Any) -> Any:
         replica receives the gradient of its own rows, summed over the replicas.
 
     Raises:
-        NotImplementedError: On torch, if several processes train together.
+        NotImplementedError: As in `sum_over_replicas`.
+        ValueError: On torch, if the processes' tensors differ in another axis.
     """
+    if _is_torch():
+        if not torch_processes.is_one_of_several():
+            return tensors
+        return keras.tree.map_structure(torch_processes.gather_over_processes, tensors)
     if (context := _replica_context()) is None:
         return tensors
     import tensorflow as tf
@@ -67,8 +76,6 @@ def gather_over_replicas(tensors: Any) -> Any:
 
 def _replica_context() -> Any:
     """The context of this replica; `None` if there are no others to wait for."""
-    if keras.backend.backend() == "torch":
-        _refuse_torch_processes()
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -78,28 +85,33 @@ def _replica_context() -> Any:
     return None if is_alone else context
 
 
-def _refuse_torch_processes() -> None:
-    import torch
-
-    processes = torch.distributed
-    if not (processes.is_available() and processes.is_initialized()):
-        return
-    if (count := processes.get_world_size()) > 1:
-        raise NotImplementedError(
-            "Losses over a batch are not summed over torch's processes: each would "
-            "see its own rows only. Train in one process, or use the TensorFlow or JAX "
-            "backend for several devices. "
-            f"{received(**{'torch.distributed.get_world_size()': count})}"
-        )
+def _is_torch() -> bool:
+    return bool(keras.backend.backend() == "torch")
 
 
 def is_first_process() -> bool:
     """Whether this is the process that writes files, of those that train together."""
+    if _is_torch():
+        return torch_processes.process_id() == 0
     if keras.backend.backend() != "jax":
         return True
     import jax
 
     return bool(jax.process_index() == 0)
+
+
+def wait_for_all_processes() -> None:
+    """Return when every process that trains has come here, so that all see its files."""
+    if _is_torch():
+        torch_processes.wait_for_all()
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("addloss_kit")
 
 
 @contextlib.contextmanager

@@ -297,6 +297,26 @@ def test_setting_train_function_and_test_function_replaces_the_steps():
     assert calls == ["train_function", "test_function"]
 
 
+def test_in_symbolic_scope_is_true_while_keras_infers_shapes():
+    try:
+        from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+    except ImportError as error:
+        pytest.fail(f"in_symbolic_scope: {error}")
+    seen = []
+
+    class Spy(keras.layers.Layer):
+        def call(self, x):
+            seen.append(in_symbolic_scope())
+            return x
+
+    layer = Spy()
+    layer(keras.Input((2,)))
+    layer(np.ones((1, 2)))
+
+    # A trial call or several, then the real one.
+    assert all(seen[:-1]) and len(seen) > 1 and not seen[-1], "in_symbolic_scope"
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's own")
 def test_get_jax_state_returns_the_lists_that_were_asked_for_in_their_order():
     model = a_model()
