@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from addloss_kit.reports.measures import Means
 from addloss_kit.reports.rows import ReportRows
 from addloss_kit.reports.scalar_metrics import ScalarMetric
 
@@ -26,7 +25,7 @@ def measure_metrics(
     resamples: int,
     seed: int | None,
     verbose: int,
-) -> list[Means]:
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Values and standard errors of each metric, `(num_groups + 1,)`; all rows come last.
 
     Resamples in which a metric is undefined are left out; if these are more than half,

@@ -105,7 +105,7 @@ class GroupComparison(Shown):
         )
         if self.is_paired:
             has_group = after.group_ids >= 0
-            _, self.standard_errors = weighted_means(
+            _, self.standard_errors, _ = weighted_means(
                 (after.row_errors - before.row_errors)[has_group],
                 after.group_ids[has_group],
                 after.row_weight[has_group],

@@ -42,10 +42,10 @@ def group_report(
     $$\bar e_k = \frac{\sum_{i: g_i = k} w_i e_i}{\sum_{i: g_i = k} w_i}$$
 
     The gap is the largest mean error minus the smallest, the ratio is the smallest over
-    the largest. Intervals use the normal approximation and account for weights; for the
-    gap they hold jointly over all pairs of groups. With fewer than about 30 rows per
-    group they are too narrow. Ratios use the log scale. A group without rows is left
-    out, and one of a single row of the comparisons: it has no standard error.
+    the largest. Intervals are by Student's t, of errors that are never negative on the
+    log scale, and account for weights; for the gap they hold jointly over all pairs of
+    groups. With fewer than about 30 rows per group they are too narrow. A group without
+    rows is left out, and one of a single row of the comparisons: it has no standard error.
 
     Args:
         y_true: Targets, one row per sample.

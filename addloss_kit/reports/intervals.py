@@ -1,10 +1,12 @@
 """Confidence intervals of group means, their gap, ratio and maximum.
 
-All use the normal approximation (delta method), without resampling, except those of shares
-of rows, which are Wilson's (1927), and their differences Newcombe's (1998). A gap is the
-largest of all differences between two groups, so the differences get simultaneous
-intervals (Šidák's inequality for the correlated pairs), from which the interval of the
-largest follows: exact for two groups, conservative for more.
+Means have Student's t, without resampling. Errors are skewed to the right, so of what is
+never negative it is the logarithm that has it: such intervals reach farther above than
+below. Shares of rows have Wilson's (1927). Differences recover each side from those of the
+two means, as Newcombe (1998) and Zou and Donner (2008) do. A gap is the largest of all
+differences between two groups, so the differences get simultaneous intervals (Šidák's
+inequality for the correlated pairs), from which the interval of the largest follows: exact
+for two groups, conservative for more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from statistics import NormalDist
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+
+from addloss_kit.reports.bounds import t_quantile
 
 # All pairs among more groups than this would be slow. Only pairs of groups with the
 # largest and the smallest bounds matter.
@@ -39,13 +43,18 @@ def weighted_means(
     weight: np.ndarray,
     num_groups: int,
     clusters: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean of each group and its standard error, both `(num_groups,)`.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted mean of each group, its standard error and the latter's degrees of freedom.
 
     The standard error is that of a ratio of sums: √(Σw²(v−v̄)²·n/(n−1)) / Σw, which is
     s/√n if all weights are equal. NaN without weight, and for a single row. With
     `clusters`, numbers `(rows,)`, the sum is over the squares of the clusters' sums and n
     their number (CR1, Liang and Zeger 1986).
+
+    The degrees of freedom are n − 1, or fewer: with p the shares of the rows in Σw², and q
+    those in Σw²(v−v̄)², they are the smaller of 1/Σp² and 3/Σq², which for normal values is
+    the same, less one (Satterthwaite 1946). Where a few rows make up the standard error, it
+    is known less well.
     """
     if clusters is not None:
         values, ids, weight = by_cluster(values, ids, weight, clusters)
@@ -59,7 +68,11 @@ def weighted_means(
         count = sums((weight > 0).astype("float64"))
         squares = sums((weight * (values - means[ids])) ** 2)
         errors = np.sqrt(squares * count / (count - 1.0)) / total
-    return means, np.where(count > 1, errors, np.nan)
+        of_weight = (weight / total[ids]) ** 2
+        by_weight = sums(of_weight) ** 2 / sums(of_weight**2)
+        by_value = 3.0 / sums(((weight * (values - means[ids])) ** 2 / squares[ids]) ** 2)
+        df = np.fmin(by_weight, by_value) - 1.0  # values that are all equal have no q
+    return means, np.where(count > 1, errors, np.nan), df
 
 
 def by_cluster(
@@ -90,6 +103,40 @@ def simultaneous_p(values: np.ndarray, errors: np.ndarray, comparisons: int) -> 
     return np.asarray(1.0 - inside ** max(comparisons, 1))
 
 
+def student_spreads(
+    values: np.ndarray,
+    errors: np.ndarray,
+    df: np.ndarray,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> SpreadsAt:
+    """Those of Student's t, on the scale on which the values are about normal.
+
+    That is the logarithm of the distance from a limit, as a mean error near 0 varies less
+    than a large one; without a limit, the values themselves. A root has the root's
+    interval.
+
+    Args:
+        values, errors: Of each group, with standard errors.
+        df: Degrees of freedom of the standard errors.
+        limits: The smallest and the largest possible value. One at most is finite.
+    """
+    least, most = limits
+    distance = values - least if np.isfinite(least) else most - values
+
+    def spreads(c: float) -> tuple[np.ndarray, np.ndarray]:
+        reach = t_quantile(NormalDist().cdf(c), df) * errors / c
+        if not np.isfinite(limits).any():
+            return reach, reach
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            # At the limit itself, the standard error is 0.
+            logs = c * np.where(distance > 0, reach / distance, reach)
+            towards, away = (-np.expm1(-logs) * distance, np.expm1(logs) * distance)
+        towards, away = (np.where(distance > 0, s / c, reach) for s in (towards, away))
+        return (towards, away) if np.isfinite(least) else (away, towards)
+
+    return spreads
+
+
 def wilson_spreads(shares: np.ndarray, rows: np.ndarray) -> SpreadsAt:
     """Those of shares of rows: their bounds lie within [0, 1].
 
@@ -115,8 +162,10 @@ def log_spreads(means: np.ndarray, spreads_at: SpreadsAt) -> SpreadsAt:
     """Those of the logarithms of positive means."""
 
     def spreads(c: float) -> tuple[np.ndarray, np.ndarray]:
-        below, above = spreads_at(c)
-        return -np.log1p(-c * below / means) / c, np.log1p(c * above / means) / c
+        below, above = (c * spread / means for spread in spreads_at(c))
+        # Infinitely far below the mean is the logarithm of a bound that is not positive.
+        with np.errstate(divide="ignore"):
+            return -np.log1p(-np.minimum(below, 1.0)) / c, np.log1p(above) / c
 
     return spreads
 

@@ -10,8 +10,9 @@ import numpy as np
 from addloss_kit.reports.intervals import by_cluster, weighted_means
 from addloss_kit.reports.rows import ReportRows
 
-# The value of each group and its standard error, both `(num_groups,)`.
-Means: TypeAlias = tuple[np.ndarray, np.ndarray]
+# The value of each group, its standard error and the degrees of freedom of the latter, all
+# `(num_groups,)`.
+Means: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Partition(NamedTuple):
@@ -48,13 +49,14 @@ class Partition(NamedTuple):
         cells = np.unique(np.stack([ids, self.clusters[weight > 0]]), axis=1)
         return n, np.bincount(cells[0], minlength=self.num_groups)
 
-    def effective_rows(self, shares: Means, counts: np.ndarray | None = None) -> np.ndarray:
+    def effective_rows(
+        self, share: np.ndarray, error: np.ndarray, counts: np.ndarray | None = None
+    ) -> np.ndarray:
         """Of how many independent rows of equal weight a share is as certain.
 
         By its standard error, but no more than by the weights (Kish, 1965); where all rows
         are alike, so that the standard error is 0, by those of rows or clusters alone.
         """
-        share, error = shares
         weight = self.weight if counts is None else self.weight * counts[self.rows]
         by_weight = if_alike = self._kish(self.ids, weight)
         if self.clusters is not None:
@@ -93,11 +95,11 @@ class RowMeasure(Protocol):
     """A measure with a formula for its standard error."""
 
     def estimate(self, partition: Partition) -> Means:
-        """Its value in each group, NaN where it is undefined, and the standard errors."""
+        """Its value in each group, NaN where it is undefined, with its standard error."""
 
     @property
-    def least(self) -> float:
-        """The smallest value that it can take."""
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest value that it can take."""
 
     @property
     def is_share(self) -> bool:
@@ -130,8 +132,9 @@ class MeanOf:
         return partition.means(self.values, self.counts)
 
     @property
-    def least(self) -> float:
-        return -np.inf if self.is_signed or self.values.min() < 0 else 0.0
+    def limits(self) -> tuple[float, float]:
+        is_signed = self.is_signed or self.values.min() < 0
+        return (-np.inf if is_signed else 0.0), np.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,15 +144,15 @@ class RootOf:
     mean: MeanOf
 
     def estimate(self, partition: Partition) -> Means:
-        means, errors = self.mean.estimate(partition)
+        means, errors, df = self.mean.estimate(partition)
         root = np.sqrt(means)
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = np.where(root > 0, 0.5 / root, 0.0)
-        return root, slope * errors
+        return root, slope * errors, df
 
     @property
-    def least(self) -> float:
-        return 0.0
+    def limits(self) -> tuple[float, float]:
+        return 0.0, np.inf
 
     @property
     def counts(self) -> np.ndarray | None:
@@ -181,21 +184,23 @@ class RSquared:
         outputs = self.y_true.shape[1]
         of_outputs = [self._of_output(partition, k) for k in range(outputs)]
         values, moved = (np.mean(part, axis=0) for part in zip(*of_outputs))
-        _, errors = weighted_means(
+        _, errors, df = weighted_means(
             moved, partition.ids, partition.weight, partition.num_groups, partition.clusters
         )
-        return values, np.where(np.isnan(values), np.nan, errors)
+        return values, np.where(np.isnan(values), np.nan, errors), df
 
-    def _of_output(self, partition: Partition, output: int) -> Means:
+    def _of_output(
+        self, partition: Partition, output: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """R² of each group, and by how much each row moves it."""
         ids = partition.ids
         y_true = self.y_true[:, output]
         squared_error = (y_true - self.y_pred[:, output]) ** 2
-        center, _ = partition.means(y_true)
+        center, _, _ = partition.means(y_true)
         distance = np.zeros(len(y_true))
         distance[partition.rows] = (y_true[partition.rows] - center[ids]) ** 2
-        mse, _ = partition.means(squared_error)
-        variance, _ = partition.means(distance)
+        mse, _, _ = partition.means(squared_error)
+        variance, _, _ = partition.means(distance)
         # Of equal targets, the variance is 0 but for rounding.
         variance = np.where(self._is_spread(partition, output), variance, np.nan)
         ratio = mse / variance
@@ -212,8 +217,8 @@ class RSquared:
         return np.asarray(low < high)
 
     @property
-    def least(self) -> float:
-        return -np.inf
+    def limits(self) -> tuple[float, float]:
+        return -np.inf, 1.0
 
     @property
     def counts(self) -> None:

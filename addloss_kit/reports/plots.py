@@ -12,6 +12,8 @@ from addloss_kit.reports.intervals import Estimate
 
 # More rows do not fit on a screen: only the worst and best groups are drawn.
 _MAX_GROUPS = 40
+# Times the median upper bound, an interval that is longer makes the others unreadable.
+_DWARFED = 4.0
 # Distinguishable for colour-blind readers (Okabe and Ito's palette).
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
@@ -56,9 +58,11 @@ def plot_group_errors(
     groups = _drawn(means)
     ax = _axes(ax, height=height_of(len(groups)))
     place = np.arange(len(groups))
+    sides = np.stack([means - low, high - means])[:, groups]
     # A single row has no interval.
-    sides = np.nan_to_num(np.stack([means - low, high - means])[:, groups])
+    sides = np.where(np.isfinite(sides), sides, 0.0)
     ax.errorbar(means[groups], place, xerr=sides, fmt="o", color=_BLUE, capsize=3)
+    _cut_off(ax, means[groups], means[groups] + sides[1])
     ax.axvline(overall, color=_GREY, linestyle="--", linewidth=1, label="overall")
     labels = [f"{group_names[k]}  (n={n[k]:,})" for k in groups]
     ax.set_yticks(place, labels)
@@ -93,6 +97,7 @@ def plot_gaps(
     # A group of one row leaves the gap open above.
     sides = np.where(np.isfinite(sides), sides, 0.0)
     ax.errorbar(value[chosen], place, xerr=sides, fmt="o", color=_BLUE, capsize=3)
+    _cut_off(ax, value[chosen], value[chosen] + sides[1])
     ax.set_yticks(place, [names[k] for k in chosen])
     ax.set_ylim(len(chosen) - 0.5, -0.5)
     ax.set_xlim(left=0)
@@ -100,6 +105,15 @@ def plot_gaps(
     _say_left_out(ax, len(chosen), len(names), "strata")
     _tidy(ax, "x")
     return ax
+
+
+def _cut_off(ax: Any, values: np.ndarray, high: np.ndarray) -> None:
+    """End the axis where the interval of a few rows would dwarf all others."""
+    if len(high) < 2 or not values.min() >= 0:
+        return
+    end = max(_DWARFED * float(np.median(high)), 1.2 * float(values.max()))
+    if ax.get_xlim()[1] > end > 0:
+        ax.set_xlim(right=end)
 
 
 def plot_change(

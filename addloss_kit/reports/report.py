@@ -121,7 +121,8 @@ class GroupReport(Shown):
     def interval(self, heading: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of each group's mean, not simultaneous.
 
-        An error that is never negative has no bound below 0.
+        By Student's t; of an error that is never negative, on the scale of logarithms, so
+        its bounds are positive, and the upper one is farther away.
 
         Args:
             heading: Of the measure; by default the requested error.
@@ -474,7 +475,8 @@ class GroupReport(Shown):
         if self.rows_without_group:
             notes.append(f"{self.rows_without_group} rows without a group: overall only")
         notes.append(
-            f"± standard error; [ ] {100 * self.confidence:g} % confidence interval"
+            f"± standard error; [ ] {100 * self.confidence:g} % confidence interval, "
+            "which may be wider on one side"
         )
         return notes + self._notes_on_groups() + self._notes_on_measures()
 

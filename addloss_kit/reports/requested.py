@@ -12,10 +12,9 @@ from addloss_kit._checks import check_rows, did_you_mean, received
 from addloss_kit._types import ErrorLike
 from addloss_kit.per_sample_error import PerSampleError, literature_name
 from addloss_kit.reports.bootstrap import measure_metrics
-from addloss_kit.reports.intervals import SpreadsAt, wilson_spreads
+from addloss_kit.reports.intervals import SpreadsAt, student_spreads, wilson_spreads
 from addloss_kit.reports.measures import (
     MeanOf,
-    Means,
     RootOf,
     RowMeasure,
     in_groups,
@@ -41,10 +40,10 @@ class Measured(NamedTuple):
         least: The smallest value that the measure can take.
         n, units: Numbers of rows, and of clusters, that count in each group.
         resamples: From which the standard errors are; 0 if there is a formula.
-        spreads_at: Of intervals that are not `critical_value` standard errors wide.
+        spreads_at: Of intervals; `None` if they are `critical_value` standard errors wide.
     """
 
-    by_group: Means
+    by_group: tuple[np.ndarray, np.ndarray]
     overall: tuple[float, float]
     least: float
     n: np.ndarray
@@ -121,16 +120,18 @@ def measure(
             n, units = groups.counted()
             measured[heading] = Measured(by_group, overall, -np.inf, n, units, resamples)
         else:
-            (value,), (error,) = one.estimate(everyone)
+            (value,), (error,), _ = one.estimate(everyone)
             overall = float(value), float(error)
             n, units = groups.counted(one.counts)
-            by_group = one.estimate(groups)
-            spreads_at = None
+            values, errors, df = one.estimate(groups)
             if one.is_share:
-                effective = groups.effective_rows(by_group, one.counts)
-                spreads_at = wilson_spreads(by_group[0], effective)
+                effective = groups.effective_rows(values, errors, one.counts)
+                spreads_at = wilson_spreads(values, effective)
+            else:
+                spreads_at = student_spreads(values, errors, df, one.limits)
+            by_group, least = (values, errors), one.limits[0]
             measured[heading] = Measured(
-                by_group, overall, one.least, n, units, spreads_at=spreads_at
+                by_group, overall, least, n, units, spreads_at=spreads_at
             )
     return measured
 

@@ -130,6 +130,37 @@ def of_rates(tally, rng, setting, rates):
         tally.add(name, "error rate: gap", gap.low, gap.high, np.ptp(rates))
 
 
+def of_few(tally, rng):
+    """MSEs of few rows: as many groups of one report as there are simulations."""
+    for setting, rows, kind in (
+        ("30 rows", 30, "rows"),
+        ("60 rows, weights", 60, "weights"),
+        ("30 clusters", 30 * OF_A_CLUSTER, "clusters"),
+    ):
+        ids = np.repeat(np.arange(SIMULATIONS), rows)
+        residual, labels = rng.normal(size=len(ids)), {}
+        if kind == "weights":
+            labels["sample_weight"] = rng.exponential(size=len(ids))
+        if kind == "clusters":
+            labels["clusters"] = cluster = np.arange(len(ids)) // OF_A_CLUSTER
+            shared = rng.normal(size=cluster.max() + 1)[cluster]
+            residual = np.sqrt(0.5) * (residual + shared)
+        of_groups(tally, setting, "few rows: normal residuals", ids, residual, 1, labels)
+    for rows in (30, ROWS):
+        ids = np.repeat(np.arange(SIMULATIONS), rows)
+        residual = np.exp(0.5 * rng.normal(size=len(ids)))
+        heading = "few rows: lognormal errors"
+        of_groups(tally, f"{rows} rows", heading, ids, residual, np.exp(0.5), {})
+
+
+def of_groups(tally, setting, quantity, ids, residual, truth, labels):
+    report = alk.group_report(0 * residual, residual, ids, **labels)
+    tally.add(setting, quantity, *report.interval(), truth)
+    errors = 1.96 * report.standard_errors
+    by_normal = report.means - errors, report.means + errors
+    tally.add(setting, f"{quantity}, ± 1.96", *by_normal, truth)
+
+
 def main():
     tally = Tally()
     rng = np.random.default_rng(0)
@@ -146,7 +177,8 @@ def main():
         of_changes(tally, rng, name, *CHANGES["2 groups apart"], "clusters", False)
         for setting, rates in RATES.items():
             of_rates(tally, rng, setting, rates)
-    for part in ("MSE", "RMSE", "bias", "R²", "change", "error rate"):
+    of_few(tally, np.random.default_rng(1))
+    for part in ("MSE", "few", "RMSE", "bias", "R²", "change", "error rate"):
         print(tally.table(part), "\n")
 
 

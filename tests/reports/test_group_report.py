@@ -96,7 +96,7 @@ def test_the_weighted_standard_error_is_that_of_repeated_samples():
     # weighted means is what the standard error of one of them should be.
     rng = np.random.default_rng(1)
     ids = np.zeros(60, int)
-    means, errors = zip(
+    means, errors, _ = zip(
         *(
             weighted_means(rng.normal(size=60), ids, rng.uniform(0.2, 3.0, 60), 1)
             for _ in range(4000)
@@ -113,7 +113,7 @@ def coverage(num_groups, rows, spread, repeats=1500, seed=0):
     hits = 0
     for _ in range(repeats):
         values = rng.normal(truth[ids], 1.0 + ids)
-        means, errors = weighted_means(values, ids, np.ones(len(ids)), num_groups)
+        means, errors, _ = weighted_means(values, ids, np.ones(len(ids)), num_groups)
         low, high = range_interval(means, errors, 0.95)
         hits += low <= spread <= high
     return hits / repeats

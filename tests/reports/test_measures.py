@@ -434,6 +434,7 @@ def test_a_signed_error_may_be_negative_though_no_row_is():
     y_pred, ids = [0.1, 5.0, 0.2, 4.0], [0, 0, 1, 1]
     report = alk.group_report(np.zeros(4), y_pred, ids, error="signed_error")
     low, _ = report.interval()
-    # Mean 2.55, standard error |5.0 - 0.1| / 2; mean 2.1, standard error 1.9.
-    np.testing.assert_allclose(low, [2.55 - 1.95996 * 2.45, 2.1 - 1.95996 * 1.9], rtol=1e-5)
+    # Mean 2.55, standard error |5.0 - 0.1| / 2; mean 2.1, standard error 1.9. With one
+    # degree of freedom, 2.5 % of t lie above 12.7062.
+    np.testing.assert_allclose(low, [2.55 - 12.7062 * 2.45, 2.1 - 12.7062 * 1.9], rtol=1e-5)
     assert report.worst_error.low < 0

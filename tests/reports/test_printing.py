@@ -56,7 +56,7 @@ def test_no_bound_of_an_error_that_is_never_negative_is_below_0(no_screen):
     assert (normal < 0).all()
     for heading in ("MSE", "RMSE", "MAE"):
         assert (report.interval(heading)[0] >= 0).all()
-    assert report.worst_error.low == 0.0
+    assert report.worst_error.low >= 0.0
     assert report.certify(1.0, of="worst_error").lower >= 0.0
     bars = report.plot().containers[0].lines[2][0].get_segments()
     assert min(end[0] for bar in bars for end in bar) >= 0.0
