@@ -210,6 +210,10 @@ def test_weights_that_are_none_are_refused(weights):
         WeightedMSE(weights=weights)
 
 
+def test_one_of_the_weights_may_be_0():
+    assert float(WeightedMSE(weights=[0.0, 0.5])([[1.0, 1.0]], [[9.0, 4.0]])) == 9.0
+
+
 def test_a_weight_vector_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"one weight per output.*weights.shape=\(2,\)"):
         WeightedMSE(weights=[1.0, 2.0])([[1.0, 1.0, 1.0]], [[2.0, 2.0, 2.0]])

@@ -265,7 +265,7 @@ def test_the_gap_in_the_history_leaves_out_a_group_that_was_never_seen():
 
 
 def by_one_newton_step(means, bound):
-    """The value of a gap bound without multipliers, and its center, by plain loops."""
+    """Value, center and forces of a gap bound without multipliers, by plain loops."""
     unit = sum(means) / len(means)
     center, half = (max(means) + min(means)) / 2, bound / 2
 
@@ -275,22 +275,32 @@ def by_one_newton_step(means, bound):
 
     excesses = [beyond(m - center)[0] for m in means]
     center += sum(excesses) / sum(e != 0 for e in excesses)
-    value = 0.0
+    value, forces = 0.0, []
     for mean in means:
         excess, rest = beyond(mean - center)
         value += (excess**2 / 2 + excess * rest) / unit
-    return value, center
+        forces.append(excess / unit)
+    return value, center, forces
 
 
-@pytest.mark.parametrize("means", [[1.0, 1.0, 4.0], [1.0, 1.0, 2.5, 4.0], [0.1, 0.2, 6.0]])
+@pytest.mark.parametrize(
+    "means",
+    [[1.0, 1.0, 4.0], [1.0, 1.0, 2.5, 4.0], [1.0, 1.0, 2.9, 4.0], [0.1, 0.2, 6.0]],
+)
 @pytest.mark.parametrize("is_training", [False, True])
 def test_the_center_takes_one_newton_step_to_where_the_forces_balance(means, is_training):
     term = GroupGapConstraint(len(means), bound=1.0, error="absolute_error", momentum=0.5)
-    value = term(
-        0 * column(means), column(means), np.arange(len(means)), training=is_training
-    )
-    expected, center = by_one_newton_step(means, 1.0)
-    assert float(value) == pytest.approx(expected, rel=1e-5)
+    term.build()
+
+    def value(y_pred):
+        ids = np.arange(len(means))
+        return term(0 * column(means), y_pred, ids, training=is_training)
+
+    expected, center, forces = by_one_newton_step(means, 1.0)
+    if not is_training:
+        slopes = engines.gradient(value, column(means))[:, 0]
+        np.testing.assert_allclose(slopes, forces, rtol=1e-5, atol=1e-6)
+    assert float(value(column(means))) == pytest.approx(expected, rel=1e-5)
     if is_training:
         assert float(engines.as_numpy(term.center)) == pytest.approx(center, rel=1e-5)
 
