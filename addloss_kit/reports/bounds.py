@@ -5,8 +5,8 @@ Errors are skewed to the right, so an upper bound from Student's t alone is too 
 kinds of bounds are used instead:
 
 - for errors of any kind, t with Hall's (1992) correction for skewness. Sample skewness is
-  too small on average, so it counts `SKEWNESS_FACTOR` times; below `MIN_ROWS` rows the
-  correction is not reliable, and there is no bound;
+  too small on average, so it counts `SKEWNESS_FACTOR` times; below `MIN_ROWS` rows, or
+  where the tail is too heavy, the correction is not reliable, and there is no bound;
 - for errors known to be bounded, those of Hoeffding (1963, Theorem 1) and of Maurer and
   Pontil (2009, Theorem 4), which hold for any number of rows.
 """
@@ -18,6 +18,8 @@ from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from addloss_kit.reports.tails import LEAST_INDEX, tail_index
 
 # Simulated: with it, at most 6.5 % of 95 % bounds are wrong from 30 rows on, up to
 # lognormal errors of sigma = 1.5 (docs/studies/certificate.md).
@@ -33,18 +35,37 @@ class Means(NamedTuple):
         variance: Squared standard errors.
         third: Third cumulants.
         rows: Effective numbers of rows, (Σw)²/Σw².
+        tail: Indices of the tails; see `tail_index`.
     """
 
     mean: np.ndarray
     variance: np.ndarray
     third: np.ndarray
     rows: np.ndarray
+    tail: np.ndarray
+
+    @property
+    def is_heavy(self) -> np.ndarray:
+        """Whether the tail is too heavy for a bound from t."""
+        return (self.tail < LEAST_INDEX) & (self.rows >= MIN_ROWS)
 
 
 def group_means(
-    values: np.ndarray, ids: np.ndarray, weight: np.ndarray, num_groups: int
+    values: np.ndarray,
+    ids: np.ndarray,
+    weight: np.ndarray,
+    num_groups: int,
+    tail: np.ndarray | None = None,
 ) -> Means:
-    """The weighted mean of each group, `(num_groups,)`; NaN without weight."""
+    """The weighted mean of each group, `(num_groups,)`; NaN without weight.
+
+    Args:
+        values, ids, weight: `(rows,)`.
+        num_groups: Number of groups.
+        tail: If it is known; by default that of the values.
+    """
+    if tail is None:
+        tail = tail_index(values, ids, weight, num_groups)
 
     def sums(x: np.ndarray) -> np.ndarray:
         return np.bincount(ids, x, minlength=num_groups)
@@ -57,14 +78,14 @@ def group_means(
         variance = sums(moved**2) / total**2 * count / (count - 1.0)
         third = sums(moved**3) / total**3
         rows = total**2 / sums(weight**2)
-    return Means(mean, variance, third, np.nan_to_num(rows))
+    return Means(mean, variance, third, np.nan_to_num(rows), tail)
 
 
 def margin_above(means: Means, risk: float) -> np.ndarray:
     """How far the upper bounds are above the means; each is too low with chance `risk`.
 
-    Infinite with fewer than `MIN_ROWS` effective rows, and where all rows have the same
-    error, which says nothing about the rare others.
+    Infinite with fewer than `MIN_ROWS` effective rows, with a heavy tail, and where all
+    rows have the same error, which says nothing about the rare others.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(means.variance)
@@ -76,12 +97,12 @@ def margin_above(means: Means, risk: float) -> np.ndarray:
         margin = spread * np.maximum(t, 3.0 / skewness * (1.0 - cube))
     # Equal errors have a spread of rounding errors.
     is_known = (means.rows >= MIN_ROWS) & (spread > 1e-12 * np.abs(means.mean))
-    return np.where(is_known, margin, np.inf)
+    return np.where(is_known & ~means.is_heavy, margin, np.inf)
 
 
 def margin_below(means: Means, risk: float) -> np.ndarray:
     """The same for lower bounds."""
-    mirrored = Means(means.mean, means.variance, -means.third, means.rows)
+    mirrored = Means(means.mean, means.variance, -means.third, means.rows, means.tail)
     return margin_above(mirrored, risk)
 
 

@@ -24,6 +24,7 @@ from addloss_kit.reports.bounds import (
     margin_below,
 )
 from addloss_kit.reports.intervals import extreme_groups
+from addloss_kit.reports.tails import LEAST_INDEX, rows_with_half, tail_index
 
 Certified: TypeAlias = Literal["gap", "worst_error", "error_increase"]
 CertificateVerdict: TypeAlias = Literal["holds", "does not hold", "cannot tell"]
@@ -136,6 +137,29 @@ def check_range(errors_within: tuple[float, float]) -> None:
         )
 
 
+class _Errors(NamedTuple):
+    """Errors, and what they are called where their tail is too heavy."""
+
+    name: str
+    values: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def tail(self) -> np.ndarray:
+        """Its index, `(1,)`."""
+        return tail_index(self.values, np.zeros(len(self.values), "int64"), self.weight, 1)
+
+    def said(self, more: int) -> str:
+        """Why they, and some more, have no bound, and what to do."""
+        others = f" (and {more} more)" if more else ""
+        half, rows = rows_with_half(self.values, self.weight), int((self.weight > 0).sum())
+        return (
+            f"{self.name}{others} have too heavy a tail, half of their sum in {half:,} of "
+            f"{rows:,} rows; certify the absolute error, a bounded one, or that of a "
+            "logarithm"
+        )
+
+
 class _Candidates(NamedTuple):
     """The quantities of which the certified one is the largest."""
 
@@ -158,8 +182,10 @@ class _Candidates(NamedTuple):
             distance, rows = bound - self.estimate, self.rows
         with np.errstate(divide="ignore", invalid="ignore"):
             growth = (needed / distance) ** 2
-            # Nothing but the rows' number is known of groups with too few.
-            growth = np.where(np.isfinite(needed), growth, min_rows / rows)
+            # Nothing but the rows' number is known of groups with too few. Of others
+            # without a bound, more rows like these have none either.
+            without = np.where(rows < min_rows, min_rows / rows, np.inf)
+            growth = np.where(np.isfinite(needed), growth, without)
         return float(np.max(growth))
 
 
@@ -196,6 +222,12 @@ def certify_groups(
     upper = float(np.max(candidates.estimate + candidates.above))
     growth = candidates.growth(bound, sides.min_rows)
     is_short = means.rows < sides.min_rows
+    heavy = np.flatnonzero(means.is_heavy)
+    why_heavy = ""
+    if len(heavy):
+        of_first = ids == heavy[0]
+        name = f"the errors of {group_names[int(heavy[0])]}"
+        why_heavy = _Errors(name, values[of_first], weight[of_first]).said(len(heavy) - 1)
     if not has_rows.all():  # Their errors may be anything.
         upper, growth = np.inf, np.inf
     return Certificate(
@@ -209,7 +241,9 @@ def certify_groups(
         rows_needed=_rows_needed(growth, len(values)),
         method=sides.method,
         heading=heading,
-        reason=_reason(upper, [n for n, k in zip(group_names, is_short) if k], sides),
+        reason=_reason(
+            upper, [n for n, k in zip(group_names, is_short) if k], sides, why_heavy
+        ),
     )
 
 
@@ -253,7 +287,8 @@ def _gaps(means: Means, risk: float, sides: Sides) -> _Candidates:
     above, below = difference_margins(sides, one, other, risk, 1.0 / pairs)
     is_pair = ~np.eye(len(chosen), dtype=bool)
     spread = np.sqrt(one.variance + other.variance)
-    parts = one.mean - other.mean, above, below, spread, np.minimum(one.rows, other.rows)
+    rows = np.where(one.is_heavy | other.is_heavy, np.inf, np.minimum(one.rows, other.rows))
+    parts = one.mean - other.mean, above, below, spread, rows
     return _Candidates(*(part[is_pair] for part in parts))
 
 
@@ -293,12 +328,15 @@ def certify_increase(
         rows_needed=_rows_needed(at_bound.growth(0.0, MIN_ROWS), rows),
         method="t",
         heading=heading,
-        reason=_reason(upper, ["all"] if is_short else [], any_errors()),
+        reason=_reason(upper, ["all"] if is_short else [], any_errors(), at.why_heavy()),
     )
 
 
 class _Combination:
-    """The mean of after − (1 + b)·before with its bounds, for any b."""
+    """The mean of after − (1 + b)·before with its bounds, for any b.
+
+    Of the same rows, its tail is that of the changes, after − before.
+    """
 
     def __init__(
         self,
@@ -309,26 +347,39 @@ class _Combination:
     ) -> None:
         self._before, self._after = before, after
         self._is_paired, self._risk = is_paired, risk
+        if is_paired:
+            changes = after[0] - before[0]
+            parts = [_Errors("the changes of the errors", changes, after[1])]
+        else:
+            parts = [_Errors("the errors after", *after), _Errors("those before", *before)]
+        self._parts, self._tails = parts, [part.tail for part in parts]
+
+    def why_heavy(self) -> str:
+        """What has too heavy a tail, or nothing."""
+        heavy = [part for part, t in zip(self._parts, self._tails) if t < LEAST_INDEX]
+        return heavy[0].said(0) if heavy else ""
 
     @staticmethod
-    def _mean(values: np.ndarray, weight: np.ndarray) -> Means:
-        return group_means(values, np.zeros(len(values), "int64"), weight, 1)
+    def _mean(values: np.ndarray, weight: np.ndarray, tail: np.ndarray) -> Means:
+        return group_means(values, np.zeros(len(values), "int64"), weight, 1, tail)
 
     def __call__(self, bound: float) -> _Candidates:
         (before, former_weight), (after, weight) = self._before, self._after
         scaled = (1.0 + bound) * before
         if self._is_paired:
-            means = self._mean(after - scaled, weight)
+            means = self._mean(after - scaled, weight, self._tails[0])
             above, below = margin_above(means, self._risk), margin_below(means, self._risk)
             if (after == scaled).all():  # The mean is 0 for sure.
                 above = below = np.zeros(1)
             return _Candidates(
                 means.mean, above, below, np.sqrt(means.variance), means.rows
             )
-        one, other = self._mean(after, weight), self._mean(scaled, former_weight)
+        one = self._mean(after, weight, self._tails[0])
+        other = self._mean(scaled, former_weight, self._tails[1])
         above, below = difference_margins(any_errors(), one, other, self._risk, 1.0)
         spread = np.sqrt(one.variance + other.variance)
-        rows = np.minimum(one.rows, other.rows)
+        is_heavy = one.is_heavy | other.is_heavy
+        rows = np.where(is_heavy, np.inf, np.minimum(one.rows, other.rows))
         return _Candidates(one.mean - other.mean, above, below, spread, rows)
 
     def root(self, sign: Literal[1, -1]) -> float:
@@ -357,10 +408,12 @@ def _rows_needed(growth: float, rows: int) -> int | None:
     return math.ceil(growth * rows) if math.isfinite(growth) else None
 
 
-def _reason(upper: float, short: list[str], sides: Sides) -> str:
+def _reason(upper: float, short: list[str], sides: Sides, why_heavy: str) -> str:
     """Why there is no upper bound."""
     if math.isfinite(upper):
         return ""
+    if not short and why_heavy:
+        return why_heavy
     if not short:
         return "all errors of a group are equal"
     shown = ", ".join(short[: tables.MAX_ROWS])

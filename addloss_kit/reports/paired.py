@@ -62,8 +62,9 @@ def _excess(before: Sequence[GroupReport], after: Sequence[GroupReport], b: floa
     old, new = (
         np.mean([report.row_errors for report in r], axis=0) for r in (before, after)
     )
-    weight = before[0].row_weight
-    return group_means(new - (1.0 + b) * old, np.zeros(len(old), "int64"), weight, 1)
+    weight, everyone = before[0].row_weight, np.zeros(len(old), "int64")
+    # A recommendation must be made, so it goes by the rows at hand, whatever their tail.
+    return group_means(new - (1.0 + b) * old, everyone, weight, 1, tail=np.full(1, np.inf))
 
 
 def _standard_errors(

@@ -62,19 +62,21 @@ def coverage() -> None:
             true = truth(errors, ids, weight, k)
             for count in (30, 100, 300, 1000):
                 rng = np.random.default_rng(count)
-                wrong = np.zeros(2, int)
+                wrong, told = np.zeros(2, int), np.zeros(2, int)
                 for _ in range(DRAWS):
                     drawn = np.concatenate([rng.choice(part, count) for part in of_group])
                     bounds = upper_bounds(
                         errors[drawn], ids[drawn], weight[drawn], data.groups
                     )
                     wrong += np.array(bounds) < true
+                    told += np.isfinite(bounds)
                 write(
                     "coverage",
                     data=data.name + label,
                     smallest=min(map(len, of_group)),
                     count=count,
                     wrong=wrong.tolist(),
+                    told=told.tolist(),
                 )
         if data.day is not None:
             coverage_by_day(data, rows, errors)
@@ -95,6 +97,7 @@ def coverage_by_day(data, rows, errors, per_group=50) -> None:
     for count in (30, 100):
         rng = np.random.default_rng(count)
         wrong = {"days": np.zeros(2, int), "rows": np.zeros(2, int)}
+        told = {"days": np.zeros(2, int), "rows": np.zeros(2, int)}
         for _ in range(DRAWS):
             chosen = rng.integers(len(days), size=count)
             drawn = np.concatenate([days[c] for c in chosen])
@@ -104,6 +107,7 @@ def coverage_by_day(data, rows, errors, per_group=50) -> None:
                     errors[drawn], ids[drawn], np.ones(len(drawn)), data.groups, by
                 )
                 wrong[label] += np.array(bounds) < true
+                told[label] += np.isfinite(bounds)
         for label, counts in wrong.items():
             write(
                 "coverage",
@@ -111,6 +115,7 @@ def coverage_by_day(data, rows, errors, per_group=50) -> None:
                 smallest=len(days),
                 count=count,
                 wrong=counts.tolist(),
+                told=told[label].tolist(),
             )
 
 
@@ -162,9 +167,14 @@ def report_coverage() -> None:
     counts = 30, 100, 300, 1000
     table("data", *(f"{count:,}" for count in counts))
     for name in unique(records, "data"):
-        found = {r["count"]: r["wrong"] for r in records if r["data"] == name}
-        texts = [", ".join(map(str, found[c])) if c in found else "–" for c in counts]
+        found = {r["count"]: r for r in records if r["data"] == name}
+        texts = [cell(found[c]) if c in found else "–" for c in counts]
         print(f"| {name} | " + " | ".join(texts) + " |")
+
+
+def cell(record) -> str:
+    """How many bounds of the gap, and of the worst error, are wrong, of how many."""
+    return f"{record['wrong'][0]}, {record['wrong'][1]} of {record['told'][1]}"
 
 
 if __name__ == "__main__":
