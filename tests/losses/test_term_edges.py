@@ -186,8 +186,11 @@ def test_the_value_of_totals_alone_is_that_of_evaluation(kind):
     step(term, [1.0, 4.0], [0, 1])
     state = [engines.as_numpy(v) for v in term.variables]
     batch = column([0.0, 0.0]), column([2.0, 3.0]), np.array([0, 1])
-    value = float(term.value(term.totals(*map(keras.ops.convert_to_tensor, batch))))
+    y_true, y_pred, ids = map(keras.ops.convert_to_tensor, batch)
+    value = float(term.value(term.totals(y_true, y_pred, ids)))
     assert value == pytest.approx(float(term(*batch)), rel=1e-6)
+    by_name = term.compute_loss(y_true=y_true, y_pred=y_pred, group_ids=ids)
+    assert float(by_name) == pytest.approx(value, rel=1e-6)
     for variable, former in zip(term.variables, state):
         np.testing.assert_array_equal(engines.as_numpy(variable), former)
 
@@ -240,10 +243,11 @@ def test_the_value_of_a_bound_is_that_of_the_augmented_lagrangian():
     assert value == pytest.approx(0.5 * 0.5 + 0.5**2 / 2, rel=1e-6)
 
 
-def test_a_number_per_row_may_meet_several_outputs():
+def test_a_number_per_row_may_meet_one_output_or_several():
     term = alk.losses.FunctionLoss(lambda y_pred, price: price[:, None] * y_pred)
-    value = term(np.ones((2, 3), "float32"), np.array([1.0, 3.0]))
-    assert float(value) == 2.0
+    for outputs in (1, 3):
+        value = term(np.ones((2, outputs), "float32"), np.array([1.0, 3.0]))
+        assert float(value) == 2.0
 
 
 def test_whole_numbers_are_targets_and_weights():
@@ -349,3 +353,15 @@ def test_neither_the_excess_nor_a_weight_has_a_gradient():
 
     for function in (means, excess):
         np.testing.assert_array_equal(engines.gradient(function, [1.0, 1.0]), [0.0, 0.0])
+
+
+def test_ten_groups_are_shown_one_by_one_and_of_eleven_the_largest():
+    for num_groups in (10, 11):
+        term = GroupGapConstraint(num_groups, bound=1.0)
+        term.build()
+        term.multipliers.values.assign([-5.0] + [3.0] * (num_groups - 1))
+        shown = {name: float(value) for name, value in term.multipliers.shown().items()}
+        if num_groups == 10:
+            assert shown == {f"multiplier_{k}": 3.0 if k else -5.0 for k in range(10)}
+        else:
+            assert shown == {"largest_multiplier": 5.0}
