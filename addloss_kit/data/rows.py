@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from addloss_kit.data.aligned import copied_tensor
 from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.data.on_disk import any_on_disk, take
 from addloss_kit.data.shuffling import shuffle
@@ -133,8 +134,7 @@ class Rows:
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):
-            # Under a device scope TensorFlow would make a second copy.
-            return {n: tf.convert_to_tensor(array) for n, array in self.arrays.items()}
+            return {name: copied_tensor(array) for name, array in self.arrays.items()}
         # Where the input pipeline runs.
         with tf.device("/CPU:0"):
             return {n: tf.constant(array) for n, array in self.arrays.items()}

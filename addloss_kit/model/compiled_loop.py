@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from addloss_kit.data.aligned import aligned_copy
 from addloss_kit.data.rows import Rows
 
 
@@ -174,15 +175,6 @@ def _place_on_jax(rows: Rows) -> dict[str, Any]:
     # where its address suits; a copy by NumPy takes half the time of one by JAX.
     is_cpu = jax.default_backend() == "cpu"
     return {
-        name: jax.device_put(_aligned_copy(array) if is_cpu else array, may_alias=is_cpu)
+        name: jax.device_put(aligned_copy(array) if is_cpu else array, may_alias=is_cpu)
         for name, array in rows.arrays.items()
     }
-
-
-def _aligned_copy(array: np.ndarray) -> np.ndarray:
-    """A copy whose address JAX can use: a multiple of 64."""
-    buffer = np.empty(array.nbytes + 64, "uint8")
-    start = -buffer.ctypes.data % 64
-    copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    np.copyto(copy, array)
-    return copy

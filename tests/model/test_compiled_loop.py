@@ -559,16 +559,3 @@ def test_a_stream_of_batches_of_many_sizes_ends_as_by_keras():
         model.fit(stream, epochs=2, verbose=0)
         results.append({**model.history.history, **every_term.state(model)})
     assert_alike(*results)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
-@pytest.mark.parametrize("shape", [(1,), (3, 5), (0, 2), (64, 7)])
-def test_a_copy_for_jax_lies_at_a_multiple_of_64_bytes(shape, dtype):
-    from addloss_kit.model.compiled_loop import _aligned_copy
-
-    array = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
-    for _ in range(8):  # Wherever NumPy puts it.
-        copy = _aligned_copy(array)
-        assert copy.ctypes.data % 64 == 0
-        assert not np.shares_memory(copy, array)
-        np.testing.assert_array_equal(copy, array)
