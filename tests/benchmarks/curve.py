@@ -11,7 +11,7 @@ import numpy as np
 
 import addloss_kit as alk
 
-ROWS, EPOCHS, BATCH, VALUES, REPEATS = 20_000, 8, 64, (0.1, 1.0, 10.0), 2
+ROWS, EPOCHS, BATCH, VALUES, REPEATS = 20_000, 80, 64, (0.1, 1.0, 10.0), 2
 
 
 def main():
