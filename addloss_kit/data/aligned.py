@@ -24,7 +24,9 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
 
 
 def copied_tensor(array: np.ndarray) -> Any:
-    """A TensorFlow tensor of an array's values, on the CPU, by one copy.
+    """A TensorFlow tensor of an array's values, by one copy.
+
+    It is in the memory of the host, where the input pipeline runs, also beside a GPU.
 
     `tf.convert_to_tensor` copies an array, and the copy again, as its address hardly ever
     suits: twice the memory, for a moment, and twice the time.
@@ -33,5 +35,6 @@ def copied_tensor(array: np.ndarray) -> Any:
 
     # DLPack knows no strings, and NumPy exports no empty arrays, booleans and bfloat16.
     if array.dtype.kind not in "iuf" or not array.size:
-        return tf.convert_to_tensor(array)
+        with tf.device("/CPU:0"):
+            return tf.convert_to_tensor(array)
     return tf.experimental.dlpack.from_dlpack(aligned_copy(array).__dlpack__())

@@ -131,13 +131,7 @@ class Rows:
     @functools.cached_property
     def tensors(self) -> dict[str, Any]:
         """The arrays as TensorFlow tensors in the memory of the host."""
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            return {name: copied_tensor(array) for name, array in self.arrays.items()}
-        # Where the input pipeline runs.
-        with tf.device("/CPU:0"):
-            return {n: tf.constant(array) for n, array in self.arrays.items()}
+        return {name: copied_tensor(array) for name, array in self.arrays.items()}
 
     def draw_epoch(self) -> Any:
         """The order of the next epoch, `(drawn,)`; counts the epoch."""

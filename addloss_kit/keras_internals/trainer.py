@@ -88,8 +88,8 @@ class KeptOnJax(keras.Model):
         optimizer = getattr(self, "optimizer", None)
         seen = set()
         for variable in [*self.variables, *(optimizer.variables if optimizer else ())]:
-            value = variable._value
-            if id(value) in seen and value is not None:
+            value = variable.value
+            if id(value) in seen:
                 variable.assign(value.copy())
             seen.add(id(value))
 

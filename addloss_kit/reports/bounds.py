@@ -21,8 +21,9 @@ import numpy as np
 
 from addloss_kit.reports.tails import LEAST_INDEX, tail_index
 
-# Simulated: with it, at most 6.5 % of 95 % bounds are wrong from 30 rows on, up to
-# lognormal errors of sigma = 1.5 (docs/studies/certificate.md).
+# Simulated: with it, at most 6 % of 95 % bounds are wrong from 30 rows on, up to
+# lognormal errors of sigma = 1.5; of errors with hardly a variance up to 7.8 %
+# (docs/studies/certificate.md).
 SKEWNESS_FACTOR = 1.75
 MIN_ROWS = 30
 

@@ -24,7 +24,7 @@ from addloss_kit.reports.bounds import (
     margin_below,
 )
 from addloss_kit.reports.intervals import extreme_groups
-from addloss_kit.reports.tails import LEAST_INDEX, rows_with_half, tail_index
+from addloss_kit.reports.tails import LEAST_INDEX, NamedErrors
 
 Certified: TypeAlias = Literal["gap", "worst_error", "error_increase"]
 CertificateVerdict: TypeAlias = Literal["holds", "does not hold", "cannot tell"]
@@ -137,29 +137,6 @@ def check_range(errors_within: tuple[float, float]) -> None:
         )
 
 
-class _Errors(NamedTuple):
-    """Errors, and what they are called where their tail is too heavy."""
-
-    name: str
-    values: np.ndarray
-    weight: np.ndarray
-
-    @property
-    def tail(self) -> np.ndarray:
-        """Its index, `(1,)`."""
-        return tail_index(self.values, np.zeros(len(self.values), "int64"), self.weight, 1)
-
-    def said(self, more: int) -> str:
-        """Why they, and some more, have no bound, and what to do."""
-        others = f" (and {more} more)" if more else ""
-        half, rows = rows_with_half(self.values, self.weight), int((self.weight > 0).sum())
-        return (
-            f"{self.name}{others} have too heavy a tail, half of their sum in {half:,} of "
-            f"{rows:,} rows; certify the absolute error, a bounded one, or that of a "
-            "logarithm"
-        )
-
-
 class _Candidates(NamedTuple):
     """The quantities of which the certified one is the largest."""
 
@@ -227,7 +204,9 @@ def certify_groups(
     if len(heavy):
         of_first = ids == heavy[0]
         name = f"the errors of {group_names[int(heavy[0])]}"
-        why_heavy = _Errors(name, values[of_first], weight[of_first]).said(len(heavy) - 1)
+        why_heavy = NamedErrors(name, values[of_first], weight[of_first]).said(
+            len(heavy) - 1
+        )
     if not has_rows.all():  # Their errors may be anything.
         upper, growth = np.inf, np.inf
     return Certificate(
@@ -349,9 +328,12 @@ class _Combination:
         self._is_paired, self._risk = is_paired, risk
         if is_paired:
             changes = after[0] - before[0]
-            parts = [_Errors("the changes of the errors", changes, after[1])]
+            parts = [NamedErrors("the changes of the errors", changes, after[1])]
         else:
-            parts = [_Errors("the errors after", *after), _Errors("those before", *before)]
+            parts = [
+                NamedErrors("the errors after", *after),
+                NamedErrors("those before", *before),
+            ]
         self._parts, self._tails = parts, [part.tail for part in parts]
 
     def why_heavy(self) -> str:

@@ -8,6 +8,8 @@ fall off: Hill's (1975) index of the tail.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 # The largest rows, of which the tail is: this share, but no fewer than so many, as fewer
@@ -59,3 +61,26 @@ def rows_with_half(values: np.ndarray, weight: np.ndarray) -> int:
     """How many rows, at the least, hold half of the sum of weight times absolute value."""
     parts = np.cumsum(-np.sort(-weight * np.abs(values)))
     return int(np.searchsorted(parts, 0.5 * parts[-1]) + 1)
+
+
+class NamedErrors(NamedTuple):
+    """Errors, and what they are called where their tail is too heavy."""
+
+    name: str
+    values: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def tail(self) -> np.ndarray:
+        """Its index, `(1,)`."""
+        return tail_index(self.values, np.zeros(len(self.values), "int64"), self.weight, 1)
+
+    def said(self, more: int) -> str:
+        """Why they, and some more, have no bound, and what to do."""
+        others = f" (and {more} more)" if more else ""
+        half, rows = rows_with_half(self.values, self.weight), int((self.weight > 0).sum())
+        return (
+            f"{self.name}{others} have too heavy a tail, half of their sum in {half:,} of "
+            f"{rows:,} rows; certify the absolute error, a bounded one, or that of a "
+            "logarithm"
+        )

@@ -363,6 +363,10 @@ class TradeoffCurve(Shown):
             ValueError: If an entry, a group or a label is missing, or the rows are those
                 of training or validation.
 
+        Warns:
+            UserWarning: If more of the rows stand in the training or validation rows, too,
+                than chance explains.
+
         Reference: Angelopoulos et al., "Learn then Test", arXiv:2110.01052 (2021),
         fixed-sequence testing.
         """
