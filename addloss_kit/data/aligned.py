@@ -14,11 +14,15 @@ _ALIGNMENT = 64  # Bytes, of both.
 
 def aligned_copy(array: np.ndarray) -> np.ndarray:
     """A copy whose address is a multiple of 64, in the byte order of the machine."""
+    copy: np.ndarray
+    if array.dtype.hasobject:  # No backend takes its memory as it is.
+        copy = array.copy()
+        return copy
     dtype = array.dtype.newbyteorder("=")
     buffer = np.empty(array.size * dtype.itemsize + _ALIGNMENT, "uint8")
     start = -buffer.ctypes.data % _ALIGNMENT
     stop = start + array.size * dtype.itemsize
-    copy: np.ndarray = buffer[start:stop].view(dtype).reshape(array.shape)
+    copy = buffer[start:stop].view(dtype).reshape(array.shape)
     np.copyto(copy, array)
     return copy
 

@@ -20,8 +20,7 @@ class DeferredDataset:
     """
 
     def __init__(self, rows: Rows) -> None:
-        # The caller may change theirs.
-        rows.arrays = {name: array.copy() for name, array in rows.arrays.items()}
+        rows.own_arrays()
         self.rows = rows
 
     def set_epoch(self, epoch: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from addloss_kit.data.aligned import copied_tensor
+from addloss_kit.data.aligned import aligned_copy, copied_tensor
 from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.data.on_disk import any_on_disk, take
 from addloss_kit.data.shuffling import shuffle
@@ -42,6 +42,7 @@ class Rows:
         seed: int,
     ) -> None:
         self.arrays = dict(arrays)
+        self._is_own = False
         self.batch_size = batch_size
         self.steps = steps
         self.drawn = drawn
@@ -127,6 +128,16 @@ class Rows:
         step = self.batch_size * batches_per_block(self.batch_size * row_bytes)
         for first in range(0, self.drawn, step):
             yield self._read(order[first : first + step])
+
+    def own_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays, copied the first time: the caller may change theirs.
+
+        Their addresses suit JAX, which on a CPU takes them without another copy.
+        """
+        if not self._is_own:
+            self.arrays = {name: aligned_copy(a) for name, a in self.arrays.items()}
+            self._is_own = True
+        return self.arrays
 
     @functools.cached_property
     def tensors(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from predictors import linear
 
 import addloss_kit as alk
 from addloss_kit.data.rows import Rows
+from addloss_kit.model.compiled_loop import Loop
 
 
 def rows_of(dataset, key="x"):
@@ -153,6 +154,28 @@ def test_later_changes_of_the_arrays_do_not_reach_a_training():
     packed["y_true"][:] = 100.0
     after = model.evaluate(dataset, verbose=0, return_dict=True)["mse"]
     assert after == pytest.approx(before)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="TensorFlow's tensors: see test_aligned."
+)
+def test_rows_get_to_jax_by_one_copy():
+    model = alk.build_training_model(linear(3), "mse")
+    model.compile("sgd")
+    packed = alk.pack_inputs(model, np.ones((9, 3), "float32"), np.ones((9, 1), "float32"))
+    dataset = alk.make_dataset(packed, 4)
+    tensors = Loop(model, "train", is_xla_asked_for=False).place(dataset.rows)
+    for name, tensor in tensors.items():
+        copy = dataset.rows.arrays[name]
+        assert not np.shares_memory(copy, packed[name])
+        assert tensor.unsafe_buffer_pointer() == copy.ctypes.data
+
+
+def test_objects_are_copied_too():
+    x = np.array(["a", "bc"], object)
+    dataset = alk.make_dataset({"x": x}, 2, shuffle=False)
+    x[:] = "d"
+    assert rows_of(dataset) == [[b"a", b"bc"]]
 
 
 def test_arrays_of_the_other_byte_order_train_as_those_of_the_own(rng):
