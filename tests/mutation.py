@@ -348,13 +348,13 @@ class _Witness:
         }
 
 
-def forked(run) -> str:
+def forked(run, output: str | os.PathLike[str] = os.devnull) -> str:
     """What becomes of a run in a fork: `"passed"`, `"failed"` or `"timeout"`."""
     child = os.fork()
     if child == 0:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
+        with open(output, "w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
         code = 3
         try:
             code = int(run())
@@ -378,7 +378,7 @@ def pytest_of(tests: list[str], plugins: list[Any]) -> int:
 def witnessed(tests: list[str]) -> tuple[dict, dict[str, float]]:
     """Of a run without a mutant: the tests by file and line, and their seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        told = pathlib.Path(folder) / "told.json"
+        told, said = (pathlib.Path(folder) / name for name in ("told.json", "said.txt"))
 
         def run() -> int:
             witness = _Witness()
@@ -389,8 +389,9 @@ def witnessed(tests: list[str]) -> tuple[dict, dict[str, float]]:
             return code
 
         # A fault that is noticed means nothing where the tests fail without one.
-        if forked(run) != "passed":
-            raise SystemExit(f"Without a mutant, some of {tests} fail.")
+        if forked(run, said) != "passed":
+            said_last = said.read_text(errors="replace")[-3000:]
+            raise SystemExit(f"Without a mutant, some of {tests} fail:\n{said_last}")
         lines, seconds = json.loads(told.read_text())
         return lines, seconds
 
@@ -473,8 +474,8 @@ def main() -> None:
         mutants = [{"file": NAMED[name][0], "mutant": name} for name in NAMED]
     else:
         mutants = sample(arguments.sample, arguments.seed, arguments.only)
-    # Once, for all forks; nothing runs in TensorFlow before them. Not Hypothesis, whose
-    # plugin wants to be imported by pytest.
+    # Once, for all forks; nothing runs in TensorFlow or JAX before them, whose threads a
+    # fork would lack. Not Hypothesis, whose plugin wants to be imported by pytest.
     import fairlearn.metrics  # noqa: F401
     import keras  # noqa: F401
     import pytest  # noqa: F401

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from addloss_kit.data.aligned import aligned_copy
 from addloss_kit.data.rows import Rows
 
 
@@ -69,7 +70,9 @@ class Loop:
             return tf.convert_to_tensor(tensor)
         import jax
 
-        return jax.device_put(np.asarray(tensor), may_alias=False)
+        # On a CPU JAX takes NumPy's memory as it is where its address suits,
+        # `may_alias=False` or not, and the caller may change it.
+        return jax.device_put(aligned_copy(np.asarray(tensor)))
 
     def run(
         self,

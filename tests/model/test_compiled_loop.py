@@ -8,7 +8,8 @@ from engines import KERAS_S_OWN
 from predictors import linear
 
 import addloss_kit as alk
-from addloss_kit.model.compiled_loop import Loop
+from addloss_kit.data.aligned import aligned_copy
+from addloss_kit.model.compiled_loop import Loop, can_loop
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="torch has no steps_per_execution."
@@ -258,6 +259,30 @@ def test_who_does_not_ask_for_a_compiled_loop_gets_none(compile_arguments, loops
     model.compile("sgd", **compile_arguments)
     model.fit(data, verbose=0)
     assert loops == []
+
+
+def test_torch_has_no_loop(monkeypatch):
+    model = a_model()
+    assert can_loop(model)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    assert not can_loop(model)
+
+
+def test_an_order_on_the_device_is_a_copy():
+    order = aligned_copy(np.arange(100, dtype="int32"))  # Where JAX would not copy it.
+    placed = Loop(a_model(), "train", False).place_tensor(order)
+    order[:] = 0
+    np.testing.assert_array_equal(np.asarray(placed), np.arange(100))
+
+
+def test_rows_on_the_device_are_copies():
+    model = a_model()
+    aligned = {name: aligned_copy(array) for name, array in packed_rows(model).items()}
+    rows = alk.make_dataset(aligned, BATCH).rows
+    placed = Loop(model, "train", False).place(rows)
+    for name, array in aligned.items():
+        array[...] = 0
+        assert np.asarray(placed[name]).any()
 
 
 # The plain call ------------------------------------------------------------------
