@@ -121,6 +121,8 @@ class PerSampleError:
             y_true = ops.expand_dims(as_keras_target(y_true, y_pred), -1)
             y_pred = ops.expand_dims(y_pred, -1)
         values = self(y_true, y_pred)
+        if isinstance(values, (int, float)):
+            raise ValueError(self._no_value_per_row(y_pred))
         return values, own_mask(values, mask)
 
     def per_row(
@@ -147,15 +149,19 @@ class PerSampleError:
         return error, row_weight(sample_weight, error, mask)
 
     @property
-    def _averages_last_axis(self) -> bool:
+    def _keras_name(self) -> str:
+        """Its name in `keras.losses`, or nothing."""
         function = getattr(self.loss, "fn", self.loss)
-        name = getattr(function, "__name__", "")
-        is_of_keras = getattr(keras.losses, name, None) is function
-        return is_of_keras and name in _ELEMENTWISE_LOSSES
+        name = str(getattr(function, "__name__", ""))
+        return name if getattr(keras.losses, name, None) is function else ""
+
+    @property
+    def _averages_last_axis(self) -> bool:
+        return self._keras_name in _ELEMENTWISE_LOSSES
 
     def _no_value_per_row(self, y_pred: Tensor) -> str:
         shapes = {"error": self.name, "y_pred.shape": tuple(y_pred.shape)}
-        if len(y_pred.shape) == 1:
+        if len(y_pred.shape) == 1 and self._keras_name:
             return (
                 f"`{self.name}` takes the last axis of `y_pred` for the outputs or classes "
                 "of a row, so `(rows,)` leaves no axis of rows. Pass `(rows, outputs)`: "
@@ -169,9 +175,8 @@ class PerSampleError:
     def field(self, prediction: KerasTensor) -> Field:
         """What the target must look like, given the prediction's KerasTensor."""
         shape = tuple(prediction.shape[1:])
-        function = getattr(self.loss, "fn", self.loss)
-        name = getattr(function, "__name__", "")
-        if getattr(keras.losses, name, None) is not function:
+        name = self._keras_name
+        if not name:
             return Field()  # A custom loss: nothing but the default.
         if name in _CLASS_INDEX_LOSSES:
             # The class axis, counted without the batch axis.

@@ -1425,6 +1425,12 @@ LAST_LAYER = [
         "Use `None` to train for all epochs.",
     ),
     BadInput(
+        "last-layer-not-finite",
+        "alk.fit_last_layer(model, {**packed, 'x': x * [[1], [1], [np.nan], [1]]})",
+        "ValueError", "What `rows` give to the last layer must be finite.…row 2.",
+        "Drop the rows, or put a number there; a model with weights of NaN has diverged.",
+    ),
+    BadInput(
         "last-layer-frozen", "alk.fit_last_layer(frozen, packed)", "ValueError",
         "A prediction must come from a layer with trainable weights.",
         "Set `layer.trainable = True`.",
@@ -1681,6 +1687,12 @@ REPORT = [
         "Go by the interval of `gap`.",
     ),
     BadInput(
+        "report-error-of-all-rows",
+        "alk.group_report(y, y, ids, error=lambda y_true, y_pred: 1.0)", "ValueError",
+        "A group's error needs a loss with one value per sample.",
+        "Return one value per row, not their mean.",
+    ),
+    BadInput(
         "certify-what", "alk.group_report(y, y, ids).certify(0.1, 'ratio')", "ValueError",
         "Invalid value for argument `of`. Expected one of ['gap', 'worst_error'].",
         "Use one of the two.",
@@ -1732,6 +1744,24 @@ REPORT = [
         "fit-certificate-bound",
         "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, '0.1')", "TypeError",
         "`bound` must be a number.", "Pass a number, in the units of the error.",
+    ),
+    BadInput(
+        "fit-certificate-values",
+        "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, 0.1, "
+        "values=[0.1, np.nan])", "ValueError", "`values[1]` must be finite.",
+        "Pass finite numbers.",
+    ),
+    BadInput(
+        "fit-certificate-built",
+        "alk.fit_to_certificate(lambda weight: None, with_ids, with_ids, other_rows, 0.1)",
+        "TypeError", "`build` must return a compiled `TrainingModel`.",
+        "End the function with `return model`, after `model.compile(...)`.",
+    ),
+    BadInput(
+        "fit-certificate-ids",
+        "alk.fit_to_certificate(build, with_ids, with_ids, "
+        "{**other_rows, 'group_ids': ids + 0.5}, 0.1)", "TypeError",
+        "`certify_rows['group_ids']` must be whole numbers.", "Pack it with `pack_inputs`.",
     ),
     BadInput(
         "fit-certificate-of",

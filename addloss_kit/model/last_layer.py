@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from addloss_kit._checks import check_positive_int, received
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.model.checked_feeds import check_feed
-from addloss_kit.model.head import build_head, find_head
+from addloss_kit.model.head import Head, build_head, find_head
 from addloss_kit.model.training_model import TrainingModel
 
 
@@ -55,10 +56,10 @@ def fit_last_layer(
 
     Raises:
         TypeError: If the model is not a compiled `TrainingModel`, or rows are not a dict.
-        ValueError: If rows do not fit the model, no layer has trainable weights, or the
-            last layers cannot be trained by themselves: they are inside a nested or
-            subclassed model, share weights with the body, or feed other layers with
-            weights.
+        ValueError: If rows do not fit the model, features are not finite, no layer has
+            trainable weights, or the last layers cannot be trained by themselves: they
+            are inside a nested or subclassed model, share weights with the body, or feed
+            other layers with weights.
 
     Reference: Mao et al., "Last-layer fairness fine-tuning is simple and effective for
     neural networks", arXiv:2304.03935 (2023).
@@ -98,15 +99,16 @@ def fit_last_layer(
         run_eagerly=model.run_eagerly,
     )
     stopping: dict[str, Any] = {}
+    fed = _features(head, "rows", packed, batch_size)
     if held_out is not None:
-        features = head.arrays(held_out, batch_size)
+        features = _features(head, "validation", held_out, batch_size)
         # In one batch if possible: the gap of a batch is not that of all rows.
         stopping = {"validation_data": features, "validation_batch_size": 8192}
         if patience is not None:
             stopping["callbacks"] = keras.callbacks.EarlyStopping(
                 "val_loss", patience=patience, mode="min", restore_best_weights=True
             )
-    dataset = make_dataset(head.arrays(packed, batch_size), batch_size, seed=seed)
+    dataset = make_dataset(fed, batch_size, seed=seed)
     return trained.fit(dataset, epochs=epochs, verbose=verbose, **stopping)
 
 
@@ -118,3 +120,22 @@ def _checked(model: TrainingModel, name: str, rows: Any) -> dict[str, Any]:
         )
     packed, _ = check_feed(model, name, rows)
     return dict(packed)
+
+
+def _features(
+    head: Head, name: str, rows: Mapping[str, Any], batch_size: int
+) -> dict[str, Any]:
+    """What the head is fed, if it is finite: one NaN would end in all weights."""
+    arrays = head.arrays(rows, batch_size)
+    for array in arrays.values():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            continue
+        is_bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        if is_bad.any():
+            row = int(np.argmax(is_bad))
+            raise ValueError(
+                f"What `{name}` give to the last layer must be finite. Look for features "
+                "that are not finite, and whether the model itself diverged. Received: "
+                f"{int(is_bad.sum())} rows that are not, the first being row {row}."
+            )
+    return arrays

@@ -13,7 +13,12 @@ from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports.certificate import Certified
 from addloss_kit.reports.certified_choice import CertifiedChoice, Question
 from addloss_kit.reports.held_out import HeldOut
-from addloss_kit.reports.tradeoff import TradeoffCurve, names_a_term, tradeoff_curve
+from addloss_kit.reports.tradeoff import (
+    TradeoffCurve,
+    check_build,
+    names_a_term,
+    tradeoff_curve,
+)
 from addloss_kit.reports.trials import check_model
 
 
@@ -71,8 +76,8 @@ def fit_to_certificate(*args: Any, **options: Any) -> CertifiedChoice:
         ValueError: As by `tradeoff_curve` and `TradeoffCurve.certify`.
 
     Warns:
-        UserWarning: If more of the `certify_rows` stand among the other rows, too, than
-            chance explains.
+        UserWarning: If more of the `certify_rows` stand among the other rows, too, or
+            more than once, than chance explains.
 
     Reference: Angelopoulos et al., "Learn then Test", arXiv:2110.01052 (2021).
     """
@@ -88,8 +93,27 @@ def _of_model(
     return _fit(train_all, model.input_checker, *args, **options)
 
 
-def _built(build: Callable[[float], Any], *args: Any, **options: Any) -> CertifiedChoice:
-    return _fit(functools.partial(tradeoff_curve, build), None, *args, **options)
+def _built(
+    build: Callable[[float], Any],
+    train: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    certify_rows: Mapping[str, Any],
+    *args: Any,
+    **options: Any,
+) -> CertifiedChoice:
+    check_build(build)
+    parts = {"validation": validation, "certify_rows": certify_rows}
+
+    def checked(value: float) -> Any:
+        """A new model; the first one checks the rows before it is trained."""
+        model = build(value)
+        if parts and isinstance(model, TrainingModel):
+            _check_values(model.input_checker, **parts)
+            parts.clear()
+        return model
+
+    train_all = functools.partial(tradeoff_curve, checked)
+    return _fit(train_all, None, train, validation, certify_rows, *args, **options)
 
 
 def _fit(
@@ -120,15 +144,8 @@ def _fit(
         _check_values(checker, validation=validation, certify_rows=certify_rows)
     held_out.check_unseen("certify_rows", certify_rows, question.min_groups, clusters)
     curve = train_all(train, validation, **options)
-    return curve.certify(
-        certify_rows,
-        bound,
-        of,
-        confidence,
-        errors_within=errors_within,
-        max_tests=max_tests,
-        clusters=clusters,
-    )
+    # Not `certify`, which would compare the rows once more.
+    return curve._choose(question, certify_rows, clusters)
 
 
 def _check_values(checker: InputChecker, **parts: Mapping[str, Any]) -> None:

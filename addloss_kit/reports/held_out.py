@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from addloss_kit._checks import check_rows, received
+from addloss_kit._checks import check_name, check_rows, received
 from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.fields import SAMPLE_WEIGHT, Y_TRUE
 from addloss_kit.reports.group_report import group_report
 from addloss_kit.reports.report import GroupReport
-from addloss_kit.reports.rows import as_clusters, as_weight
-from addloss_kit.reports.twins import count_twins
+from addloss_kit.reports.requested import check_errors
+from addloss_kit.reports.rows import as_clusters, as_groups, as_weight
+from addloss_kit.reports.twins import count_repeated, count_twins
 
 
 class HeldOut(NamedTuple):
@@ -28,9 +29,12 @@ class HeldOut(NamedTuple):
 
     def check(self) -> None:
         """Raise unless targets and ids are there, one of each for a row."""
+        check_name(group_ids=self.group_ids)
+        check_errors(self.error)
         for name, rows in (("train", self.train), ("validation", self.validation)):
             keys = Y_TRUE, self.group_ids
             self._check_entries(name, rows, keys, "`{}` and `{}`".format(*keys))
+        self._check_groups("validation", self.validation)
 
     def report(self, predictions: np.ndarray) -> GroupReport | None:
         """On the validation rows; `None` if a prediction is not finite."""
@@ -62,8 +66,16 @@ class HeldOut(NamedTuple):
             _warn_of_twins(name, rows, other, getattr(self, other))
         if clusters is not None:
             check_rows(clusters=as_clusters(clusters), **{Y_TRUE: np.asarray(rows[Y_TRUE])})
-        if not min_groups:
-            return
+        self._check_groups(name, rows)
+        if min_groups:
+            self._check_all_groups(name, rows, min_groups)
+        if clusters is None:
+            _warn_of_repeated(name, rows, self.train, self.validation)
+
+    def _check_all_groups(
+        self, name: str, rows: Mapping[str, Any], min_groups: int
+    ) -> None:
+        """Raise unless the validation rows have groups to compare, and these rows all."""
         seen = len(self._groups(self.validation))
         if seen < min_groups:
             raise ValueError(
@@ -110,6 +122,21 @@ class HeldOut(NamedTuple):
         check_rows(**arrays)
         if not np.shape(rows[Y_TRUE])[0]:
             raise ValueError(f"`{name}` must have at least one row. {received(rows=0)}")
+
+    def _check_groups(self, name: str, rows: Mapping[str, Any]) -> None:
+        """Raise unless the ids are ids, of the groups that have names, of one at least."""
+        entry, given = f"{name}['{self.group_ids}']", np.asarray(rows[self.group_ids])
+        if given.dtype.kind not in "iu":
+            raise TypeError(
+                f"`{entry}` must be whole numbers. Pack it with `pack_inputs`. "
+                f"{received(dtype=given.dtype)}"
+            )
+        ids, _ = as_groups(given, self.group_names, entry)
+        if not (ids >= 0).any():
+            raise ValueError(
+                f"`{name}` must have a row with a group. Number the groups from 0. "
+                f"{received(rows=len(ids), ids='all -1')}"
+            )
 
     def _groups(self, rows: Mapping[str, Any]) -> np.ndarray:
         """The groups of which rows count."""
@@ -162,6 +189,21 @@ def _warn_of_twins(
             f"{twins.found} of {twins.rows} rows of `{name}` stand in `{other}`, too; by "
             f"chance it would be about {twins.expected:.0f}. A certificate counts on rows "
             "that took no part: split rows before you copy or draw them again.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_of_repeated(name: str, rows: Mapping[str, Any], *others: Any) -> None:
+    """Warn if more rows stand there more than once than among the others."""
+    twins = count_repeated(rows, others)
+    if twins.are_too_many:
+        warnings.warn(
+            f"{twins.found} of {twins.rows} rows of one half of `{name}` stand in the "
+            "other half, too; of rows drawn like the others it would be about "
+            f"{twins.expected:.0f}. A certificate takes copies for rows of their own, "
+            "so it is too sure. Drop them, or pass `clusters`: for each row the number of "
+            "the row that it is a copy of.",
             UserWarning,
             stacklevel=2,
         )

@@ -103,6 +103,13 @@ def as_requested(error: ErrorLike | Mapping[str, ErrorLike], rows: ReportRows) -
     return Requested(name, headings, measures)
 
 
+def check_errors(error: ErrorLike | Mapping[str, ErrorLike]) -> None:
+    """Raise unless the names of errors are known."""
+    for one in error.values() if isinstance(error, Mapping) else [error]:
+        if isinstance(one, str) and literature_name(one) not in READY:
+            _per_sample_error(one)
+
+
 def measure(
     requested: Requested, rows: ReportRows, resamples: int, seed: int | None, verbose: int
 ) -> dict[str, Measured]:

@@ -128,12 +128,7 @@ def _built_curve(
     values: Sequence[float] = _VALUES,
     **options: Any,
 ) -> TradeoffCurve:
-    if isinstance(build, TrainingModel) or not callable(build):
-        raise TypeError(
-            "`build` must be a function of a loss weight that returns a compiled model; "
-            "with a model, name the term: `tradeoff_curve(model, 'group_gap', train, "
-            f"validation)`. {received(build=repr(build))}"
-        )
+    check_build(build)
     return _train_all(
         lambda plan, trainings: BuiltTrials(build, plan),
         train,
@@ -141,6 +136,16 @@ def _built_curve(
         values,
         **options,
     )
+
+
+def check_build(build: Any) -> None:
+    """Raise unless it is a function."""
+    if isinstance(build, TrainingModel) or not callable(build):
+        raise TypeError(
+            "`build` must be a function of a loss weight that returns a compiled model; "
+            "with a model, name the term: `tradeoff_curve(model, 'group_gap', train, "
+            f"validation)`. {received(build=repr(build))}"
+        )
 
 
 def _model_curve(
@@ -189,6 +194,8 @@ def _train_all(
         )
     if not len(values):
         raise ValueError(f"`values` must hold a value. {received(values=values)}")
+    numbers: dict[str, Any] = {f"values[{k}]": value for k, value in enumerate(values)}
+    check_number(**numbers)
     held_out = HeldOut(train, validation, group_ids, group_names, error)
     held_out.check()
     plan = Plan(make_dataset(train, batch_size, seed=seed), validation, epochs, patience)
@@ -365,19 +372,26 @@ class TradeoffCurve(Shown):
 
         Warns:
             UserWarning: If more of the rows stand in the training or validation rows, too,
-                than chance explains.
+                or more than once, than chance explains.
 
         Reference: Angelopoulos et al., "Learn then Test", arXiv:2110.01052 (2021),
         fixed-sequence testing.
         """
         question = Question(bound, of, confidence, errors_within, max_tests)
-        predict, held_out = self._predict, self._held_out
-        if predict is None or held_out is None:
+        if self._held_out is None:
             raise ValueError(
                 "Only a curve that `tradeoff_curve` returned can predict other rows. "
-                f"{received(predict=predict)}"
+                f"{received(held_out=None)}"
             )
-        held_out.check_unseen("rows", rows, question.min_groups, clusters)
+        self._held_out.check_unseen("rows", rows, question.min_groups, clusters)
+        return self._choose(question, rows, clusters)
+
+    def _choose(
+        self, question: Question, rows: Mapping[str, Any], clusters: ArrayLike | None
+    ) -> CertifiedChoice:
+        """Answer a question by rows that `HeldOut.check_unseen` has let pass."""
+        predict, held_out = self._predict, self._held_out
+        assert predict is not None and held_out is not None
 
         def report_on(point: TradeoffPoint) -> GroupReport | None:
             predictions = predict(point.value, point.weights, rows)

@@ -89,6 +89,9 @@ class BuiltTrials:
 
     def run(self, value: float, weights: Any, repeat: int) -> Trained:
         model = self.build(value)
+        _check_compiled(
+            model, "`build` must return a compiled `TrainingModel`", "build(value)"
+        )
         _check_one_output(model, "`build` must return a model with one output.")
         predictor = export_inference_model(model)
         if weights is not None:
@@ -152,11 +155,7 @@ class CompiledTrials:
 
 def check_model(model: Any, term: str) -> None:
     """Raise unless the weight of this term of a compiled model can be varied."""
-    if not isinstance(model, TrainingModel) or getattr(model, "optimizer", None) is None:
-        raise TypeError(
-            "`model` must be a compiled `TrainingModel`. Call `build_training_model` and "
-            f"`compile`. {received(model=type(model).__name__)}"
-        )
+    _check_compiled(model, "`model` must be a compiled `TrainingModel`", "model")
     _check_one_output(model, "`model` must have one output.")
     schedules = model.loss_weights.schedules
     known = [name for name in model.loss_weights if name not in schedules]
@@ -164,6 +163,14 @@ def check_model(model: Any, term: str) -> None:
         raise ValueError(
             f"`term` must name a loss whose weight is a number: one of {known}."
             f"{did_you_mean(term, known)} {received(term=repr(term))}"
+        )
+
+
+def _check_compiled(model: Any, message: str, name: str) -> None:
+    if not isinstance(model, TrainingModel) or getattr(model, "optimizer", None) is None:
+        raise TypeError(
+            f"{message}. Call `build_training_model` and `compile`. "
+            f"{received(**{name: type(model).__name__})}"
         )
 
 

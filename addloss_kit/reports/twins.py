@@ -28,9 +28,13 @@ class Twins(NamedTuple):
 
     @property
     def are_too_many(self) -> bool:
-        """Whether chance explains them: beyond 5 standard deviations, and 1 % of rows."""
+        """Whether chance does not explain them.
+
+        They are beyond 5 standard deviations, and 1 % of the rows.
+        """
         share = self.expected / self.rows
-        spread = (self.expected * (1.0 - share)) ** 0.5
+        # Where none is expected of a few rows, one or two may be chance all the same.
+        spread = ((self.expected + 1.0) * (1.0 - share)) ** 0.5
         return bool(self.found > self.expected + 5.0 * spread + 0.01 * self.rows)
 
 
@@ -46,6 +50,26 @@ def count_twins(rows: Mapping[str, Any], others: Mapping[str, Any]) -> Twins:
     _, counts = np.unique(theirs, return_counts=True)
     repeated = counts[counts > 1].sum() / max(len(theirs), 1)
     return Twins(found, len(ours), float(repeated * len(ours)))
+
+
+def count_repeated(rows: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> Twins:
+    """Compare one half of the rows with the other, which is as long as chance has it.
+
+    Args:
+        rows: Dict from `pack_inputs`, entries `(rows, …)`.
+        others: Dicts of rows that were drawn like them, of which as many as there are in
+            the other half tell what chance would be.
+    """
+    others = list(others)
+    names = sorted(set(rows).intersection(*others))
+    order = np.random.default_rng(0).permutation(np.shape(rows[Y_TRUE])[0])
+    keys = _keys(rows, names)[order]
+    drawn = np.concatenate([_keys(other, names) for other in others])
+    drawn = np.random.default_rng(1).permutation(drawn)
+    size = min(len(keys) // 2, len(drawn))
+    half, other_half = keys[size:], keys[:size]
+    expected = np.isin(half, drawn[:size]).sum()
+    return Twins(int(np.isin(half, other_half).sum()), len(half), float(expected))
 
 
 def _keys(rows: Mapping[str, Any], names: Iterable[str]) -> np.ndarray:

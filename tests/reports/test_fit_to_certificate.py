@@ -201,3 +201,66 @@ def test_values_are_refused_before_any_training(rows, part, name, value, message
     parts[part] = parts[part] | {name: column}
     with pytest.raises(ValueError, match=rf"`{part}.*{message}"):
         alk.fit_to_certificate(model=model, term="group_gap", **parts, bound=0.2, **OPTIONS)
+
+
+def test_rows_that_trained_are_told_once(rows):
+    again = {key: column[::-1].copy() for key, column in rows["train"].items()}
+    parts = rows["train"], rows["validation"], again
+    with pytest.warns(UserWarning) as told:
+        alk.fit_to_certificate(make_model(), "group_gap", *parts, 0.2, **OPTIONS)
+    assert sum("stand in `train`" in str(warning.message) for warning in told) == 1
+
+
+def broken(certify, name, value):
+    column = certify[name].astype(type(value))
+    column[3] = value
+    return certify | {name: column}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"name": "y_true", "value": np.nan}, ValueError, "`y_true` must be finite"),
+        (
+            {"name": "group_ids", "value": 2},
+            ValueError,
+            r"`group_ids` must lie in \[0, 2\)",
+        ),
+    ],
+)
+def test_values_are_refused_before_a_built_model_is_trained(rows, change, error, message):
+    model = make_model()
+    model.fit = never
+    parts = rows["train"], rows["validation"], broken(rows["certify"], **change)
+    with pytest.raises(error, match=rf"In `certify_rows`: {message}"):
+        alk.fit_to_certificate(lambda value: model, *parts, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"values": [0.1, np.nan]}, ValueError, r"`values\[1\]` must be finite"),
+        ({"values": [0.1, "1"]}, TypeError, r"`values\[1\]` must be a number"),
+        ({"group_ids": np.zeros(3)}, TypeError, "`group_ids` must be the name of an Input"),
+        ({"group_names": ["a"]}, ValueError, r"ids'\]` must lie in \[0, 1\)"),
+        ({"group_names": ["a", "a"]}, ValueError, "`group_names` must differ"),
+        ({"error": "squared_eror"}, ValueError, "Did you mean `squared_error`"),
+    ],
+)
+def test_options_are_refused_before_any_training(rows, options, error, message):
+    with pytest.raises(error, match=message):
+        alk.fit_to_certificate(never, *rows.values(), 0.2, **options)
+
+
+@pytest.mark.parametrize("part", ["validation", "certify"])
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (np.arange(800.0), TypeError, r"ids'\]` must be whole numbers.*float64"),
+        (np.full(800, -1), ValueError, "` must have a row with a group"),
+    ],
+)
+def test_ids_are_refused_before_any_training(rows, part, ids, error, message):
+    parts = rows | {part: rows[part] | {"group_ids": ids[: len(rows[part]["x"])]}}
+    with pytest.raises(error, match=message):
+        alk.fit_to_certificate(never, *parts.values(), 0.2, of="error_increase")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from addloss_kit.reports.held_out import HeldOut
-from addloss_kit.reports.twins import count_twins
+from addloss_kit.reports.twins import count_repeated, count_twins
 
 
 def measured(rng, rows):
@@ -76,3 +76,26 @@ def test_rows_of_which_many_trained_are_told(rng, draw):
         rows[name] = np.concatenate([rows[name][:50], train[name][drawn]])
     with pytest.warns(UserWarning, match=r"of 200 rows of `certify_rows` stand in `train`"):
         check(train, draw(rng, 600), rows)
+
+
+@pytest.mark.parametrize("draw", [measured, counted])
+def test_rows_of_which_many_are_copies_are_told(rng, draw):
+    rows = draw(rng, 150)
+    drawn = rng.integers(0, 150, 300)
+    copied = {name: column[drawn] for name, column in rows.items()}
+    train, validation = draw(rng, 600), draw(rng, 300)
+    with pytest.warns(UserWarning, match="too sure.*pass `clusters`"):
+        check(train, validation, copied)
+    held_out = HeldOut(train, validation, "group_ids", None, "squared_error")
+    held_out.check_unseen("certify_rows", copied, 2, drawn)
+
+
+def test_halves_are_compared_as_sets(rng):
+    # Each row twice: of two rows alike, one lies in the first half with a chance of 1/2,
+    # and then the other in the second with one of 100/199.
+    rows = {
+        n: np.tile(v, (2, 1)) for n, v in measured(rng, 100).items() if n != "group_ids"
+    }
+    twins = count_repeated(rows, [measured(rng, 300)])
+    assert (twins.rows, twins.expected) == (100, 0.0)
+    assert abs(twins.found - 100 * 100 / 199) < 20
