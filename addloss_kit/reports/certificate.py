@@ -24,7 +24,7 @@ from addloss_kit.reports.bounds import (
     margin_below,
 )
 from addloss_kit.reports.intervals import extreme_groups
-from addloss_kit.reports.tails import LEAST_INDEX, NamedErrors
+from addloss_kit.reports.tails import NamedErrors
 
 Certified: TypeAlias = Literal["gap", "worst_error", "error_increase"]
 CertificateVerdict: TypeAlias = Literal["holds", "does not hold", "cannot tell"]
@@ -193,13 +193,13 @@ def certify_groups(
         )
     sides = _sides(values, weight, errors_within)
     search = _gaps if of == "gap" else _errors
-    present = Means(*(part[has_rows] for part in means))
-    candidates = search(present, 1.0 - confidence, sides)
+    present = means.take(has_rows)
+    candidates, is_heavy = search(present, 1.0 - confidence, sides)
     lower = float(np.max(candidates.estimate - candidates.below))
     upper = float(np.max(candidates.estimate + candidates.above))
     growth = candidates.growth(bound, sides.min_rows)
     is_short = means.rows < sides.min_rows
-    heavy = np.flatnonzero(means.is_heavy)
+    heavy = np.flatnonzero(has_rows)[is_heavy]
     why_heavy = ""
     if len(heavy):
         of_first = ids == heavy[0]
@@ -249,26 +249,31 @@ def _sides(
 # bound is right only if all of them are, so they share the risk (Bonferroni).
 
 
-def _errors(means: Means, risk: float, sides: Sides) -> _Candidates:
+def _errors(means: Means, risk: float, sides: Sides) -> tuple[_Candidates, np.ndarray]:
     above, below = sides.above(means, risk), sides.below(means, risk / len(means.mean))
-    return _Candidates(means.mean, above, below, np.sqrt(means.variance), means.rows)
+    is_heavy = means.upper.is_heavy(risk)
+    rows = np.where(is_heavy, np.inf, means.rows)
+    spread = np.sqrt(means.variance)
+    return _Candidates(means.mean, above, below, spread, rows), is_heavy
 
 
-def _gaps(means: Means, risk: float, sides: Sides) -> _Candidates:
+def _gaps(means: Means, risk: float, sides: Sides) -> tuple[_Candidates, np.ndarray]:
     pairs = len(means.mean) * (len(means.mean) - 1)
     margin = sides.above(means, risk / pairs)
-    is_open = ~np.isfinite(margin)  # Decides the upper bound, so it must be among them.
-    far = np.where(is_open, 0.0, margin)
+    is_heavy = means.upper.is_heavy(risk) | means.lower.is_heavy(risk)
+    # Decides the upper bound, so it must be among them.
+    is_open = is_heavy | ~np.isfinite(margin)
+    far = np.where(np.isfinite(margin), margin, 0.0)
     chosen = extreme_groups(means.mean + far, means.mean, far - means.mean, is_open * 1.0)
-    means = Means(*(part[chosen] for part in means))
-    one = Means(*(part[:, None] for part in means))
-    other = Means(*(part[None, :] for part in means))
+    other = means.take(chosen)
+    one = other.take(np.s_[:, None])
     above, below = difference_margins(sides, one, other, risk, 1.0 / pairs)
     is_pair = ~np.eye(len(chosen), dtype=bool)
     spread = np.sqrt(one.variance + other.variance)
-    rows = np.where(one.is_heavy | other.is_heavy, np.inf, np.minimum(one.rows, other.rows))
+    of_pair = is_heavy[chosen][:, None] | is_heavy[chosen]
+    rows = np.where(of_pair, np.inf, np.minimum(one.rows, other.rows))
     parts = one.mean - other.mean, above, below, spread, rows
-    return _Candidates(*(part[is_pair] for part in parts))
+    return _Candidates(*(part[is_pair] for part in parts)), is_heavy
 
 
 def certify_increase(
@@ -294,7 +299,8 @@ def certify_increase(
     estimate = at(0.0).estimate[0] / (at(-1.0).estimate[0] - at(0.0).estimate[0])
     rows = int((after[1] > 0).sum())
     at_bound = at(bound)
-    upper = at.root(1)
+    upper, why_heavy = at.root(1), at.why_heavy()
+    growth = np.inf if why_heavy else at_bound.growth(0.0, MIN_ROWS)
     is_short = at_bound.rows[0] < MIN_ROWS
     return Certificate(
         of="error_increase",
@@ -304,18 +310,15 @@ def certify_increase(
         lower=at.root(-1),
         upper=upper,
         rows=rows,
-        rows_needed=_rows_needed(at_bound.growth(0.0, MIN_ROWS), rows),
+        rows_needed=_rows_needed(growth, rows),
         method="t",
         heading=heading,
-        reason=_reason(upper, ["all"] if is_short else [], any_errors(), at.why_heavy()),
+        reason=_reason(upper, ["all"] if is_short else [], any_errors(), why_heavy),
     )
 
 
 class _Combination:
-    """The mean of after − (1 + b)·before with its bounds, for any b.
-
-    Of the same rows, its tail is that of the changes, after − before.
-    """
+    """The mean of after − (1 + b)·before with its bounds, for any b."""
 
     def __init__(
         self,
@@ -326,41 +329,41 @@ class _Combination:
     ) -> None:
         self._before, self._after = before, after
         self._is_paired, self._risk = is_paired, risk
-        if is_paired:
-            changes = after[0] - before[0]
-            parts = [NamedErrors("the changes of the errors", changes, after[1])]
-        else:
-            parts = [
-                NamedErrors("the errors after", *after),
-                NamedErrors("those before", *before),
-            ]
-        self._parts, self._tails = parts, [part.tail for part in parts]
+        self._means = None if is_paired else (_overall(*after), _overall(*before))
 
     def why_heavy(self) -> str:
         """What has too heavy a tail, or nothing."""
-        heavy = [part for part, t in zip(self._parts, self._tails) if t < LEAST_INDEX]
-        return heavy[0].said(0) if heavy else ""
+        if self._means is None:
+            changes = self._after[0] - self._before[0]
+            if not self._of_changes(0.0).upper.is_heavy(self._risk)[0]:
+                return ""
+            named = NamedErrors("the changes of the errors", changes, self._after[1])
+            return named.said(0)
+        one, other = self._means
+        if one.upper.is_heavy(self._risk)[0]:
+            return NamedErrors("the errors after", *self._after).said(0)
+        if other.lower.is_heavy(self._risk)[0]:
+            return NamedErrors("minus the errors before", *self._before).said(0)
+        return ""
 
-    @staticmethod
-    def _mean(values: np.ndarray, weight: np.ndarray, tail: np.ndarray) -> Means:
-        return group_means(values, np.zeros(len(values), "int64"), weight, 1, tail)
+    def _of_changes(self, bound: float) -> Means:
+        values = self._after[0] - (1.0 + bound) * self._before[0]
+        return _overall(values, self._after[1])
 
     def __call__(self, bound: float) -> _Candidates:
-        (before, former_weight), (after, weight) = self._before, self._after
-        scaled = (1.0 + bound) * before
-        if self._is_paired:
-            means = self._mean(after - scaled, weight, self._tails[0])
+        if self._means is None:
+            means = self._of_changes(bound)
             above, below = margin_above(means, self._risk), margin_below(means, self._risk)
-            if (after == scaled).all():  # The mean is 0 for sure.
-                above = below = np.zeros(1)
-            return _Candidates(
-                means.mean, above, below, np.sqrt(means.variance), means.rows
-            )
-        one = self._mean(after, weight, self._tails[0])
-        other = self._mean(scaled, former_weight, self._tails[1])
+            if (self._after[0] == (1.0 + bound) * self._before[0]).all():
+                above = below = np.zeros(1)  # The mean is 0 for sure.
+            spread = np.sqrt(means.variance)
+            is_heavy = means.upper.is_heavy(self._risk)
+            rows = np.where(is_heavy, np.inf, means.rows)
+            return _Candidates(means.mean, above, below, spread, rows)
+        one, other = self._means[0], self._means[1].times(1.0 + bound)
         above, below = difference_margins(any_errors(), one, other, self._risk, 1.0)
         spread = np.sqrt(one.variance + other.variance)
-        is_heavy = one.is_heavy | other.is_heavy
+        is_heavy = one.upper.is_heavy(self._risk) | other.lower.is_heavy(self._risk)
         rows = np.where(is_heavy, np.inf, np.minimum(one.rows, other.rows))
         return _Candidates(one.mean - other.mean, above, below, spread, rows)
 
@@ -373,12 +376,34 @@ class _Combination:
             return float(at.estimate[0] + distance)
 
         low, high = -1.0, _LARGEST_INCREASE
-        if sign > 0 and not bound_at(high) < 0:
+        at_low, at_high = bound_at(low), bound_at(high)
+        # What is taken off must not hide the tail of the changes.
+        if sign > 0 and (self.why_heavy() or not at_high < 0):
             return np.inf
-        for _ in range(60):
-            middle = _between(low, high)
-            low, high = (low, middle) if bound_at(middle) <= 0 else (middle, high)
+        if not at_low > 0:
+            return low
+        # Nearly a line, so false position, with halved weight of an end that stays
+        # (Dowell and Jarratt 1971).
+        last = 0.0
+        for _ in range(100):
+            if high - low <= 1e-9 * (1.0 + high):
+                break
+            middle = low + (high - low) * at_low / (at_low - at_high)
+            if not low < middle < high:
+                middle = _between(low, high)
+            at = bound_at(middle)
+            if at <= 0:
+                high, at_high = middle, at
+                at_low = at_low / 2.0 if last < 0 else at_low
+            else:
+                low, at_low = middle, at
+                at_high = at_high / 2.0 if last > 0 else at_high
+            last = -1.0 if at <= 0 else 1.0
         return high if sign > 0 else low
+
+
+def _overall(values: np.ndarray, weight: np.ndarray) -> Means:
+    return group_means(values, np.zeros(len(values), "int64"), weight, 1)
 
 
 def _between(low: float, high: float) -> float:

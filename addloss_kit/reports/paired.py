@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from addloss_kit.reports.bounds import Means, group_means, margin_above, t_quantile
+from addloss_kit.reports.bounds import Moments, moments, t_quantile
 from addloss_kit.reports.report import GroupReport
 
 
@@ -51,20 +51,22 @@ def is_within(
     # Some losses are negative.
     budget = float(np.copysign(budget, np.mean([_overall(report) for report in before])))
     means = _excess(before, after, budget)
-    rows = margin_above(means, 1.0 - confidence)[0]
+    rows = means.margin(1.0 - confidence)[0]
     _, repeats = _standard_errors(before, after, budget)
     quantile = t_quantile(confidence, np.array(max(len(before) - 1, 1)))
     return bool(means.mean[0] + np.hypot(rows, quantile * repeats) <= 0)
 
 
-def _excess(before: Sequence[GroupReport], after: Sequence[GroupReport], b: float) -> Means:
+def _excess(
+    before: Sequence[GroupReport], after: Sequence[GroupReport], b: float
+) -> Moments:
     """The mean of after − (1 + b)·before over all rows."""
     old, new = (
         np.mean([report.row_errors for report in r], axis=0) for r in (before, after)
     )
     weight, everyone = before[0].row_weight, np.zeros(len(old), "int64")
     # A recommendation must be made, so it goes by the rows at hand, whatever their tail.
-    return group_means(new - (1.0 + b) * old, everyone, weight, 1, tail=np.full(1, np.inf))
+    return moments(new - (1.0 + b) * old, everyone, weight, 1)
 
 
 def _standard_errors(

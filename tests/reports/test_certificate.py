@@ -22,7 +22,7 @@ ERRORS = {
     "lognormal": (lambda rng, size: np.exp(rng.normal(size=size)), np.exp(0.5)),
     "squared t5": (lambda rng, size: rng.standard_t(5, size=size) ** 2, 5.0 / 3.0),
 }
-REPEATS = 4000
+REPEATS = 2000
 
 
 def samples(rng, draw, rows, repeats=REPEATS, is_weighted=False):
@@ -219,7 +219,8 @@ def test_no_error_in_a_few_rows_does_not_certify_that_there_is_none():
 
 
 def test_thousands_of_groups_are_certified_by_the_extreme_ones(rng):
-    ids = np.tile(np.arange(2000), 40)
+    # Each lower bound has a chance of 1e-8 to be wrong, which takes more than a few rows.
+    ids = np.tile(np.arange(2000), 200)
     errors = rng.uniform(size=len(ids)) + 3.0 * (ids == 7)
     certificate = report_of(errors, ids).certify(2.0)
     assert certificate.verdict == "does not hold"
