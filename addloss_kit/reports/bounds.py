@@ -92,7 +92,7 @@ class Side(NamedTuple):
 
     def is_heavy(self, risk: float) -> np.ndarray:
         """Whether there are enough rows, but too heavy a tail for a bound."""
-        return np.asarray(np.isinf(self.tail.margin(risk)) & (self.whole.rows >= MIN_ROWS))
+        return np.asarray(self.tail.is_open(risk) & (self.whole.rows >= MIN_ROWS))
 
 
 class Means(NamedTuple):
@@ -115,18 +115,6 @@ class Means(NamedTuple):
         """Some of the means, or all in another shape."""
         taken: Means = _mapped(self, lambda array: array[index])
         return taken
-
-    def times(self, factor: float) -> Means:
-        """The means of the values times a factor of at least 0."""
-
-        def side(one: Side) -> Side:
-            share, mean, rows, logs = one.tail
-            tail = Tail(share, factor * mean, rows, logs)
-            return Side(one.whole.times(factor), one.level.times(factor), tail)
-
-        variance = factor**2 * self.variance
-        upper, lower = side(self.upper), side(self.lower)
-        return Means(factor * self.mean, variance, self.rows, upper, lower)
 
 
 def _mapped(part: Any, of: Callable[[np.ndarray], np.ndarray]) -> Any:

@@ -296,7 +296,8 @@ def certify_increase(
         heading: Heading of the error.
     """
     at = _Combination(before, after, is_paired, 1.0 - confidence)
-    estimate = at(0.0).estimate[0] / (at(-1.0).estimate[0] - at(0.0).estimate[0])
+    old, new = (np.average(values, weights=weight) for values, weight in (before, after))
+    estimate = (new - old) / old
     rows = int((after[1] > 0).sum())
     at_bound = at(bound)
     upper, why_heavy = at.root(1), at.why_heavy()
@@ -329,51 +330,65 @@ class _Combination:
     ) -> None:
         self._before, self._after = before, after
         self._is_paired, self._risk = is_paired, risk
-        self._means = None if is_paired else (_overall(*after), _overall(*before))
+        self._means = _overall(*after), _overall(*before)
+        # Of independent rows each side is hypot(one, (1 + b)·other).
+        self._apart = {
+            sign: [_margin(mean, side, risk) for mean, side in zip(self._means, sides)]
+            for sign, sides in {1: (1, -1), -1: (-1, 1)}.items()
+        }
 
     def why_heavy(self) -> str:
         """What has too heavy a tail, or nothing."""
-        if self._means is None:
+        if self._is_paired:
             changes = self._after[0] - self._before[0]
-            if not self._of_changes(0.0).upper.is_heavy(self._risk)[0]:
-                return ""
-            named = NamedErrors("the changes of the errors", changes, self._after[1])
-            return named.said(0)
-        one, other = self._means
-        if one.upper.is_heavy(self._risk)[0]:
-            return NamedErrors("the errors after", *self._after).said(0)
-        if other.lower.is_heavy(self._risk)[0]:
-            return NamedErrors("minus the errors before", *self._before).said(0)
+            parts = [(_overall(changes, self._after[1]).upper, "the changes of the errors")]
+            rows = [(changes, self._after[1])]
+        else:
+            one, other = self._means
+            parts = [
+                (one.upper, "the errors after"),
+                (other.lower, "minus the errors before"),
+            ]
+            rows = [self._after, self._before]
+        for (side, name), (values, weight) in zip(parts, rows):
+            if side.is_heavy(self._risk)[0]:
+                return NamedErrors(name, values, weight).said(0)
         return ""
 
-    def _of_changes(self, bound: float) -> Means:
+    def _scaled(self, bound: float) -> Means:
+        """Of the same rows."""
         values = self._after[0] - (1.0 + bound) * self._before[0]
         return _overall(values, self._after[1])
 
+    def distance(self, bound: float, sign: Literal[1, -1]) -> np.ndarray:
+        """How far the upper (1) or lower (-1) bound is from the mean."""
+        if not self._is_paired:
+            one, other = self._apart[sign]
+            return np.asarray(np.hypot(one, (1.0 + bound) * other))
+        if (self._after[0] == (1.0 + bound) * self._before[0]).all():
+            return np.zeros(1)  # The mean is 0 for sure.
+        return _margin(self._scaled(bound), sign, self._risk)
+
+    def mean(self, bound: float) -> np.ndarray:
+        one, other = self._means
+        return np.asarray(one.mean - (1.0 + bound) * other.mean)
+
     def __call__(self, bound: float) -> _Candidates:
-        if self._means is None:
-            means = self._of_changes(bound)
-            above, below = margin_above(means, self._risk), margin_below(means, self._risk)
-            if (self._after[0] == (1.0 + bound) * self._before[0]).all():
-                above = below = np.zeros(1)  # The mean is 0 for sure.
-            spread = np.sqrt(means.variance)
-            is_heavy = means.upper.is_heavy(self._risk)
-            rows = np.where(is_heavy, np.inf, means.rows)
-            return _Candidates(means.mean, above, below, spread, rows)
-        one, other = self._means[0], self._means[1].times(1.0 + bound)
-        above, below = difference_margins(any_errors(), one, other, self._risk, 1.0)
-        spread = np.sqrt(one.variance + other.variance)
-        is_heavy = one.upper.is_heavy(self._risk) | other.lower.is_heavy(self._risk)
-        rows = np.where(is_heavy, np.inf, np.minimum(one.rows, other.rows))
-        return _Candidates(one.mean - other.mean, above, below, spread, rows)
+        if self._is_paired:
+            means = self._scaled(bound)
+            variance, rows = means.variance, means.rows
+        else:
+            one, other = self._means
+            variance = one.variance + (1.0 + bound) ** 2 * other.variance
+            rows = np.minimum(one.rows, other.rows)
+        above, below = self.distance(bound, 1), self.distance(bound, -1)
+        return _Candidates(self.mean(bound), above, below, np.sqrt(variance), rows)
 
     def root(self, sign: Literal[1, -1]) -> float:
         """The b at which the upper (1) or lower (-1) bound is 0; infinite without."""
 
         def bound_at(b: float) -> float:
-            at = self(b)
-            distance = at.above[0] if sign > 0 else -at.below[0]
-            return float(at.estimate[0] + distance)
+            return float((self.mean(b) + sign * self.distance(b, sign))[0])
 
         low, high = -1.0, _LARGEST_INCREASE
         at_low, at_high = bound_at(low), bound_at(high)
@@ -386,7 +401,7 @@ class _Combination:
         # (Dowell and Jarratt 1971).
         last = 0.0
         for _ in range(100):
-            if high - low <= 1e-9 * (1.0 + high):
+            if high - low <= 1e-12 * (1.0 + high):
                 break
             middle = low + (high - low) * at_low / (at_low - at_high)
             if not low < middle < high:
@@ -400,6 +415,10 @@ class _Combination:
                 at_high = at_high / 2.0 if last > 0 else at_high
             last = -1.0 if at <= 0 else 1.0
         return high if sign > 0 else low
+
+
+def _margin(means: Means, sign: int, risk: float) -> np.ndarray:
+    return margin_above(means, risk) if sign > 0 else margin_below(means, risk)
 
 
 def _overall(values: np.ndarray, weight: np.ndarray) -> Means:

@@ -260,12 +260,12 @@ class GroupReport(Shown):
         and below `lower` with the same. Upper bounds need no correction for the number of
         groups (an intersection-union test); lower ones are Bonferroni's.
 
-        Bounds are Student's t with Hall's correction for skewness. They need 30 rows of
-        each group whose largest errors fall off fast enough (Hill's index of the largest
-        tenth at least 1.5), or else a few rows that a sample may lack decide the mean. Of
-        bounded errors (0 and 1, or `errors_within`), they are Hoeffding's or Maurer and
-        Pontil's, which need no assumption and any number of rows. Rows, or clusters, must
-        be independent.
+        Bounds are Student's t with Hall's correction for skewness, and no nearer than the
+        fall-off of a group's largest errors allows: a sample may lack the few rows that
+        decide a mean. They need 30 rows of each group, and rows that rule out a tail
+        without a mean. Of bounded errors (0 and 1, or `errors_within`), they are
+        Hoeffding's or Maurer and Pontil's, which need no assumption and any number of
+        rows. Rows, or clusters, must be independent.
 
         Args:
             bound: In the units of the error.

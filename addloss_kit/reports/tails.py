@@ -9,6 +9,7 @@ and how large that may truly be is told by a likelihood, that of a generalised P
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -47,30 +48,59 @@ class Tail(NamedTuple):
 
         Infinite where the rows in hand do not tell that the tail has a mean.
         """
-        logs = np.where(self.logs > 0, self.logs, 1.0)
+        logs, best, where = self._likeliest()
+        shape = np.minimum(logs, 1.0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            cut = NormalDist().inv_cdf(1.0 - risk) ** 2 / 2.0 / self.rows
-            cut = cut * (1.0 + _BARTLETT / self.rows)
-            # Per row, in units of the mean excess. For a θ, the likeliest ξ is `logs`.
-            shape = np.minimum(logs, 1.0)
-            best, where = _peak(np.log(_THETAS / shape) - (1.0 + 1.0 / shape) * logs)
-            is_exponential = best <= -1.0
-            best = np.where(is_exponential, -1.0, best)
             means = _between_columns(np.log(shape / (1.0 - shape) / _THETAS), where)
+            is_exponential = best <= -1.0
             likeliest = np.where(is_exponential | ~np.isfinite(means), 0.0, means)
-            infinite, _ = _peak(np.log(_THETAS) - 2.0 * logs)
-            low, high = likeliest, likeliest + 10.0
-            for _ in range(24):
-                middle = (low + high) / 2.0
-                is_allowed = best - _profile(np.exp(middle), logs) <= cut
-                low, high = (
-                    np.where(is_allowed, middle, low),
-                    np.where(is_allowed, high, middle),
-                )
+            largest = _root(
+                lambda mean: best - _profile(np.exp(mean), logs) - self._cut(risk),
+                likeliest,
+                likeliest + 10.0,
+            )
         # Never less than the distance from the likeliest: a tail need not be a Pareto one.
-        far = np.exp(high) - np.minimum(np.exp(likeliest), 1.0)
-        is_open = (best - infinite <= cut) & (self.rows > 0)
-        return np.asarray(np.where(is_open, np.inf, far * self.share * self.mean))
+        far = np.exp(largest) - np.minimum(np.exp(likeliest), 1.0)
+        far = far * self.share * self.mean
+        return np.asarray(np.where(self.is_open(risk), np.inf, far))
+
+    def is_open(self, risk: float) -> np.ndarray:
+        """Whether the rows in hand do not tell that the tail has a mean."""
+        logs, best, _ = self._likeliest()
+        infinite, _ = _peak(np.log(_THETAS) - 2.0 * logs)
+        return np.asarray((best - infinite <= self._cut(risk)) & (self.rows > 0))
+
+    def _likeliest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`logs`, the largest log likelihood per row, and its column.
+
+        In units of the mean excess. For a θ, the likeliest ξ is the entry of `logs`.
+        """
+        logs = np.where(self.logs > 0, self.logs, 1.0)
+        shape = np.minimum(logs, 1.0)
+        best, where = _peak(np.log(_THETAS / shape) - (1.0 + 1.0 / shape) * logs)
+        return logs, np.maximum(best, -1.0), where
+
+    def _cut(self, risk: float) -> np.ndarray:
+        """How far a log likelihood per row may lie below the largest."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cut = NormalDist().inv_cdf(1.0 - risk) ** 2 / 2.0 / self.rows
+            return np.asarray(cut * (1.0 + _BARTLETT / self.rows))
+
+
+def _root(
+    of: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Where a function turns positive: halved eight times, then three secants."""
+    for _ in range(8):
+        middle = (low + high) / 2.0
+        is_below = of(middle) <= 0
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    at_low, at_high, limits = of(low), of(high), (low, high)
+    for _ in range(3):
+        step = at_high * (high - low) / (at_high - at_low)
+        after = np.clip(high - np.where(np.isfinite(step), step, 0.0), *limits)
+        low, at_low, high, at_high = high, at_high, after, of(after)
+    return high
 
 
 def _profile(mean: np.ndarray, logs: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ ERRORS = {
     "lognormal": (lambda rng, size: np.exp(rng.normal(size=size)), np.exp(0.5)),
     "squared t5": (lambda rng, size: rng.standard_t(5, size=size) ** 2, 5.0 / 3.0),
 }
-REPEATS = 2000
+REPEATS = 4000
 
 
 def samples(rng, draw, rows, repeats=REPEATS, is_weighted=False):

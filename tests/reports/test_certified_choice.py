@@ -34,7 +34,7 @@ def gaps_and_bounds(rng, truth, rows):
     return gap.reshape(REPEATS, -1), (gap + above).reshape(REPEATS, -1)
 
 
-def shares(rng, truth, rows=100):
+def shares(rng, truth, rows=150):
     """How often each rule chooses, and how often it chooses what is beyond the bound.
 
     Candidates are cheaper the larger their gaps; the noise of each is its own, which is
