@@ -297,3 +297,13 @@ def test_a_bound_may_be_anything_from_0(bound):
 def test_one_bound_that_is_none_is_refused(bound):
     with pytest.raises(ValueError, match="`bound` must be a number, finite and at least 0"):
         BoundIsMet(2, bound=bound)
+
+
+def test_sums_of_negative_errors_keep_what_they_cannot_hold():
+    # float32 holds -2²⁵ - 1 as -2²⁵.
+    metric = GroupError(1, error=lambda y_true, y_pred: (y_pred - y_true)[:, 0])
+    errors = [-(2.0**25)] + [-1.0] * 40
+    for error in errors:
+        metric.update_state(np.zeros((1, 1)), np.full((1, 1), error), np.zeros(1, "int32"))
+    sums = keras.ops.convert_to_numpy(metric.error_totals).astype("float64")
+    assert sums.sum() == sum(errors)

@@ -18,6 +18,14 @@ from addloss_kit.keras_internals import torch_processes
 from addloss_kit.keras_internals.graph import all_layers
 
 
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """In which a model is built on the devices of another one."""
+    if keras.backend.backend() == "tensorflow":
+        scope: contextlib.AbstractContextManager[Any] = model.distribute_strategy.scope()
+        return scope
+    return contextlib.nullcontext()
+
+
 def sum_over_replicas(totals: Totals) -> Totals:
     """Sum a nest of additive tensors over the replicas in sync.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from addloss_kit._checks import check_positive_int, received
 from addloss_kit.data.batching import make_dataset
+from addloss_kit.keras_internals.replicas import scope_of
 from addloss_kit.model.checked_feeds import check_feed
 from addloss_kit.model.head import Head, build_head, find_head
 from addloss_kit.model.training_model import TrainingModel
@@ -90,14 +91,15 @@ def fit_last_layer(
     # The body computes its features once. That is exact, as they do not change; freezing
     # it instead would leave dropout on, and flags to put back.
     head = find_head(model)
-    trained = build_head(model, head)
     optimizer = model.optimizer
-    trained.compile(
-        type(optimizer).from_config(optimizer.get_config()),
-        jit_compile=model.speed.jit_compile,
-        steps_per_execution=model.speed.steps_per_execution,
-        run_eagerly=model.run_eagerly,
-    )
+    with scope_of(model):
+        trained = build_head(model, head)
+        trained.compile(
+            type(optimizer).from_config(optimizer.get_config()),
+            jit_compile=model.speed.jit_compile,
+            steps_per_execution=model.speed.steps_per_execution,
+            run_eagerly=model.run_eagerly,
+        )
     stopping: dict[str, Any] = {}
     fed = _features(head, "rows", packed, batch_size)
     if held_out is not None:

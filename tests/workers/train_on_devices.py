@@ -11,6 +11,7 @@ TensorFlow or JAX has started. `KERAS_BACKEND` chooses between
 import contextlib
 import json
 import sys
+import warnings
 
 import every_term
 import keras
@@ -79,6 +80,30 @@ def losses_of_other_layers():
     return {"logs": history, "state": listed(model)}
 
 
+def last_layer(scope):
+    """Fitted outside the scope in which the model was built, and without a warning."""
+    keras.utils.set_random_seed(0)
+    with scope:
+        x = keras.Input((4,), name="x")
+        hidden = keras.layers.Dense(5, "relu")(x)
+        model = alk.build_training_model(
+            keras.Model(x, keras.layers.Dense(1)(hidden)),
+            ["mse", alk.losses.GroupGap(2, momentum=0.9)],
+        )
+        model.compile(keras.optimizers.SGD(0.02))
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(24, 4))
+    packed = alk.pack_inputs(
+        model, features, features.sum(axis=1), group_ids=np.arange(24) % 2
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        history = alk.fit_last_layer(
+            model, packed, validation=packed, epochs=2, batch_size=8, seed=1, verbose=0
+        )
+    return {"logs": history.history, "state": listed(model)}
+
+
 def listed(model):
     return {name: value.tolist() for name, value in every_term.state(model).items()}
 
@@ -115,4 +140,7 @@ if __name__ == "__main__":
     results = {"all_terms": run(all_terms, rows, batch_size)}
     if DEVICES == 2:
         results["losses_of_other_layers"] = run(losses_of_other_layers)
+        if keras.backend.backend() == "tensorflow":
+            scopes = {"one": contextlib.nullcontext(), "several": STRATEGY.scope()}
+            results["last_layer"] = {n: last_layer(scope) for n, scope in scopes.items()}
     print(json.dumps(results))
