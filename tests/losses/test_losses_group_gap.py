@@ -336,3 +336,15 @@ def test_the_config_gives_the_same_term_again():
     assert again.get_config() == term.get_config()
     assert again.error.loss.get_config() == term.error.loss.get_config()
     assert float(again.error.loss([[0.0]], [[1.0]])) == pytest.approx(0.3 - 0.045)
+
+
+def test_the_memory_at_the_start_is_a_twentieth_of_the_steps():
+    term = GroupGap(2, distance="absolute")
+    target, ids = np.zeros((2, 1), "float32"), np.array([0, 1])
+    total = weight = 0.0
+    for step, error in enumerate([1.0, 3.0, 2.0]):
+        guess = np.float32([[0.0], [np.sqrt(error)]])
+        found = float(term(target, guess, ids, training=True))
+        keep = (1 + step) / (20 + step)
+        total, weight = (keep * t + (1 - keep) * n for t, n in [(total, error), (weight, 1)])
+        assert found == pytest.approx(total / weight, rel=1e-6)

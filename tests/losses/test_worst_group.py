@@ -151,3 +151,11 @@ def test_training_goes_on_from_the_file_where_it_stood(tmp_path, rng):
 def test_options_that_are_none_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         WorstGroup(2, **options)
+
+
+def test_a_batch_without_the_heaviest_group_is_of_those_that_it_has():
+    term = WorstGroup(2)
+    term.build()
+    term.log_weights.assign([0.0, -80.0])  # exp(-160) would be 0 in float32
+    target, guess = errors_as_rows([4.0, 6.0])
+    assert float(term(target, guess, np.array([1, 1]))) == pytest.approx(5.0)
