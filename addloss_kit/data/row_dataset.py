@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -54,8 +54,9 @@ def _warn_of_loss(name: str) -> Any:
 
     def losing(self: RowDataset, *args: Any, **kwargs: Any) -> Any:
         # TensorFlow's own call, as to share rows out to devices, is not the user's.
-        caller = str(sys._getframe(1).f_globals.get("__name__"))
-        if caller.startswith("tensorflow."):
+        frame = inspect.currentframe()
+        caller = frame.f_back.f_globals if frame and frame.f_back else {}
+        if caller.get("__name__", "").startswith("tensorflow."):
             return operation(self, *args, **kwargs)
         warnings.warn(
             f"`{name}` makes a plain `tf.data.Dataset` of what `make_dataset` returned: "

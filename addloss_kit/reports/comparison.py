@@ -9,7 +9,8 @@ import numpy as np
 
 from addloss_kit._checks import check_one_of, received
 from addloss_kit.reports import tables
-from addloss_kit.reports.certificate import Certificate, certify_increase, check_certified
+from addloss_kit.reports.certificate import Certificate, check_certified
+from addloss_kit.reports.certified_increase import certify_increase
 from addloss_kit.reports.gap_change import GapChange, change_of_gap
 from addloss_kit.reports.intervals import (
     Estimate,
