@@ -346,5 +346,6 @@ def test_the_memory_at_the_start_is_a_twentieth_of_the_steps():
         guess = np.float32([[0.0], [np.sqrt(error)]])
         found = float(term(target, guess, ids, training=True))
         keep = (1 + step) / (20 + step)
-        total, weight = (keep * t + (1 - keep) * n for t, n in [(total, error), (weight, 1)])
+        total = keep * total + (1 - keep) * error
+        weight = keep * weight + (1 - keep)
         assert found == pytest.approx(total / weight, rel=1e-6)
