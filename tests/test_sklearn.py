@@ -93,6 +93,9 @@ def known_failures(estimator):
         "check_sample_weight_equivalence_on_dense_data": "Which rows share a batch depends "
         "on the number of rows; with all rows in one batch it holds, in single precision "
         "(test_a_weight_of_two_is_a_row_twice).",
+        # Some processors round alike whatever the order; others do not.
+        "check_methods_sample_order_invariance": "It wants equality to 1e-7; predictions "
+        "are float32, whose last digit depends on which rows share a batch.",
     }
     if isinstance(estimator, GroupRegressor):
         failures["check_regressor_multioutput"] = (
