@@ -43,10 +43,9 @@ class Moments(NamedTuple):
     third: np.ndarray
     rows: np.ndarray
 
-    def times(self, factor: float) -> Moments:
-        """Those of the values times a factor."""
-        variance, third = factor**2 * self.variance, factor**3 * self.third
-        return Moments(factor * self.mean, variance, third, self.rows)
+    def mirrored(self) -> Moments:
+        """Those of minus the values."""
+        return Moments(-self.mean, self.variance, -self.third, self.rows)
 
     def margin(self, risk: float) -> np.ndarray:
         """How far upper bounds are above the means, by t, corrected for skewness.
@@ -152,12 +151,13 @@ def group_means(
 ) -> Means:
     """The weighted mean of each group; arguments as of `moments`."""
 
-    def side(sign: int) -> Side:
-        tail, level = upper_tail(sign * values, ids, weight, num_groups)
-        return Side(whole.times(sign), moments(level, ids, weight, num_groups), tail)
+    def side(values: np.ndarray, whole: Moments) -> Side:
+        tail, level = upper_tail(values, ids, weight, num_groups)
+        return Side(whole, moments(level, ids, weight, num_groups), tail)
 
     whole = moments(values, ids, weight, num_groups)
-    return Means(whole.mean, whole.variance, whole.rows, side(1), side(-1))
+    sides = side(values, whole), side(-values, whole.mirrored())
+    return Means(whole.mean, whole.variance, whole.rows, *sides)
 
 
 def margin_above(means: Means, risk: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -82,11 +82,6 @@ class _Combination:
         self._before, self._after = before, after
         self._is_paired, self._risk = is_paired, risk
         self._means = _overall(*after), _overall(*before)
-        # Of independent rows each side is hypot(one, (1 + b)·other).
-        self._apart = {
-            sign: [_margin(mean, side, risk) for mean, side in zip(self._means, sides)]
-            for sign, sides in {1: (1, -1), -1: (-1, 1)}.items()
-        }
 
     def why_heavy(self) -> str:
         """What has too heavy a tail, or nothing."""
@@ -111,10 +106,19 @@ class _Combination:
         values = self._after[0] - (1.0 + bound) * self._before[0]
         return _overall(values, self._after[1])
 
+    @cached_property
+    def _distances(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Those of the two means by side, which add up as in `difference_margins`."""
+        one, other = self._means
+        return {
+            sign: (_margin(one, sign, self._risk), _margin(other, -sign, self._risk))
+            for sign in (1, -1)
+        }
+
     def distance(self, bound: float, sign: Literal[1, -1]) -> np.ndarray:
         """How far the upper (1) or lower (-1) bound is from the mean."""
         if not self._is_paired:
-            one, other = self._apart[sign]
+            one, other = self._distances[sign]
             return np.asarray(np.hypot(one, (1.0 + bound) * other))
         if (self._after[0] == (1.0 + bound) * self._before[0]).all():
             return np.zeros(1)  # The mean is 0 for sure.
@@ -156,7 +160,7 @@ class _Combination:
                 break
             middle = low + (high - low) * at_low / (at_low - at_high)
             if not low < middle < high:
-                middle = _between(low, high)
+                middle = (low + high) / 2.0
             at = bound_at(middle)
             if at <= 0:
                 high, at_high = middle, at
@@ -174,8 +178,3 @@ def _margin(means: Means, sign: int, risk: float) -> np.ndarray:
 
 def _overall(values: np.ndarray, weight: np.ndarray) -> Means:
     return group_means(values, np.zeros(len(values), "int64"), weight, 1)
-
-
-def _between(low: float, high: float) -> float:
-    """Geometric in 1 + b, so that small and large increases are found as fast."""
-    return math.sqrt(max(1.0 + low, 1e-6) * (1.0 + high)) - 1.0

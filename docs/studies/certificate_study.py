@@ -82,12 +82,14 @@ def coverage():
             cells += [wrong(upper, truth), f"{100 * np.mean(near):.0f}"]
             weighted = samples(rng, draw, rows, repeats, is_weighted=True)
             cells.append(wrong(weighted.mean + margin_above(weighted, RISK), truth))
+            again = np.random.default_rng(rows)  # The same rows, of twice the error.
+            worse = samples(again, lambda r, n, d=draw: 2 * d(r, n), rows, repeats)
             # Of as many rows: the next sample.
             others = {1: means.take(np.roll(np.arange(repeats), 1))}
             if rows <= 100:
                 others[10] = samples(rng, draw, 10 * rows, REPEATS // 2)
             for other in others.values():
-                one = means.times(2.0).take(np.s_[: len(other.mean)])
+                one = worse.take(np.s_[: len(other.mean)])
                 above, _ = difference_margins(any_errors(), one, other, RISK, 1.0)
                 cells.append(wrong(one.mean - other.mean + above, truth))
             cells += ["–"] * (2 - len(others))
