@@ -6,13 +6,15 @@ import difflib
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
 from addloss_kit._types import Shape, Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def received(**culprits: Any) -> str:
@@ -241,12 +243,31 @@ def as_held_array(numbers: np.ndarray) -> np.ndarray:
 
 def _as_float(name: str, number: Any) -> float:
     try:
-        # `float` would read the text "0.5".
-        return float("text" if isinstance(number, (str, bytes)) else number)
+        # `float` would read the text "0.5", and True as 1.
+        is_no_number = isinstance(number, (str, bytes, bool, np.bool_))
+        return float("no number" if is_no_number else number)
     except (TypeError, ValueError):
         raise TypeError(
             f"`{name}` must be a number. {received(**{name: repr(number)})}"
         ) from None
+
+
+def named(public: str) -> Callable[[F], F]:
+    """A private function whose wrong calls Python reports by the name that users typed.
+
+    Example:
+        >>> @named("fit_all")
+        ... def _fit(rows): ...
+        >>> _fit()
+        Traceback (most recent call last):
+        TypeError: fit_all() missing 1 required positional argument: 'rows'
+    """
+
+    def rename(function: F) -> F:
+        function.__qualname__ = public
+        return function
+
+    return rename
 
 
 def _shapes_fit(a: Shape, b: Shape) -> bool:

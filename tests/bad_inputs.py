@@ -1636,6 +1636,20 @@ REPORT = [
         "Pack the ids, or name their entry with `group_ids=`.",
     ),
     BadInput(
+        "curve-no-validation", "alk.tradeoff_curve(build, with_ids)", "TypeError",
+        "tradeoff_curve() missing 1 required positional argument: 'validation'",
+        "Pass other rows that judge each value.",
+    ),
+    BadInput(
+        "curve-misspelled", "alk.tradeoff_curve(build, with_ids, with_ids, epoch=3)",
+        "TypeError", "tradeoff_curve() got an unexpected keyword argument 'epoch'",
+        "From version 3.13 Python suggests `epochs`; the reference lists all.",
+    ),
+    BadInput(
+        "curve-verbose", "alk.tradeoff_curve(build, with_ids, with_ids, verbose='x')",
+        "ValueError", "`verbose` must be 0, 1 or 2.", "Pass one of them.",
+    ),
+    BadInput(
         "curve-budget", "alk.tradeoff_curve(build, with_ids, with_ids, budget=-0.1)",
         "ValueError", "`budget` must lie in [0, inf).", "0.05 is 5 % more.",
     ),
@@ -1744,6 +1758,17 @@ REPORT = [
         "fit-certificate-bound",
         "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, '0.1')", "TypeError",
         "`bound` must be a number.", "Pass a number, in the units of the error.",
+    ),
+    BadInput(
+        "fit-certificate-yes",
+        "alk.fit_to_certificate(build, with_ids, with_ids, other_rows, True)", "TypeError",
+        "`bound` must be a number.…bound=True", "Pass a number, in the units of the error.",
+    ),
+    BadInput(
+        "fit-certificate-no-bound",
+        "alk.fit_to_certificate(build, with_ids, with_ids, other_rows)", "TypeError",
+        "fit_to_certificate() missing 1 required positional argument: 'bound'",
+        "Pass the bound after the three sets of rows.",
     ),
     BadInput(
         "fit-certificate-values",

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
+from addloss_kit._checks import named
 from addloss_kit._types import ArrayLike
 from addloss_kit.data.checking import InputChecker
 from addloss_kit.fields import GROUP_IDS
@@ -85,6 +86,7 @@ def fit_to_certificate(*args: Any, **options: Any) -> CertifiedChoice:
     return _of_model(*args, **options) if is_of_model else _built(*args, **options)
 
 
+@named("fit_to_certificate")
 def _of_model(
     model: TrainingModel, term: str, *args: Any, **options: Any
 ) -> CertifiedChoice:
@@ -93,6 +95,7 @@ def _of_model(
     return _fit(train_all, model.input_checker, *args, **options)
 
 
+@named("fit_to_certificate")
 def _built(
     build: Callable[[float], Any],
     train: Mapping[str, Any],
@@ -116,6 +119,7 @@ def _built(
     return _fit(train_all, None, train, validation, certify_rows, *args, **options)
 
 
+@named("fit_to_certificate")
 def _fit(
     train_all: Callable[..., TradeoffCurve],
     checker: InputChecker | None,

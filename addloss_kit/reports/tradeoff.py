@@ -9,7 +9,7 @@ from typing import Any, overload
 import keras
 import numpy as np
 
-from addloss_kit._checks import check_number, check_positive_int, received
+from addloss_kit._checks import check_number, check_positive_int, named, received
 from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
@@ -121,6 +121,7 @@ def names_a_term(args: Sequence[Any], options: Mapping[str, Any]) -> bool:
     return len(args) > 1 and not isinstance(args[1], Mapping)
 
 
+@named("tradeoff_curve")
 def _built_curve(
     build: Callable[[float], Any],
     train: Mapping[str, Any],
@@ -148,6 +149,7 @@ def check_build(build: Any) -> None:
         )
 
 
+@named("tradeoff_curve")
 def _model_curve(
     model: TrainingModel,
     term: str,
@@ -165,6 +167,7 @@ def _model_curve(
     )
 
 
+@named("tradeoff_curve")
 def _train_all(
     make_trials: Callable[[Plan, int], Trials],
     train: Mapping[str, Any],
@@ -196,6 +199,8 @@ def _train_all(
         raise ValueError(f"`values` must hold a value. {received(values=values)}")
     numbers: dict[str, Any] = {f"values[{k}]": value for k, value in enumerate(values)}
     check_number(**numbers)
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"`verbose` must be 0, 1 or 2. {received(verbose=repr(verbose))}")
     held_out = HeldOut(train, validation, group_ids, group_names, error)
     held_out.check()
     plan = Plan(make_dataset(train, batch_size, seed=seed), validation, epochs, patience)
