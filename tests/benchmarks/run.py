@@ -307,8 +307,8 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
             for label, (name, setting) in makers.items():
                 make = getattr(contenders, name)
                 entries[label] = functools.partial(make, task, setting), steps
-            # As long as a training: a `fit` checks and copies 100 MB of targets once.
-            longer = 5 if outputs > 1 and batch > 64 else 1
+            # As long as a training: a `fit` checks and copies 50 to 210 MB of targets once.
+            longer = 5 if outputs > 1 else 1
             rates = step_rates(entries, rounds, longer * seconds)
             result["cells"][f"{batch}, {outputs}"] = medians(rates)
             size = f"batch {batch:,}, {outputs} output{'s' * (outputs > 1)}"
