@@ -11,9 +11,31 @@ import numpy as np
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--part",
+        default="0/1",
+        metavar="K/N",
+        help="of each test's cases only every N-th, beginning with number K; at least one",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    number, parts = map(int, config.getoption("--part").split("/"))
+    tests = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    chosen = set()
+    for cases in tests.values():
+        step = min(parts, len(cases))
+        chosen.update(cases[number % step :: step])
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each process takes whole runs of neighbours, which share what their file makes once."""
+    """A process takes a run of neighbours, which share what their file makes once."""
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
