@@ -390,8 +390,8 @@ def report(path, picture):
     print("| method | runs | MSE above 3 × the start's, or not finite | largest |")
     print("|---|---:|---:|---:|")
     for method in METHODS:
-        worst = [np.array(by[method]["worst_mse"]) for by in cells.values() if method in by]
-        worst = np.concatenate([w.ravel() for w in worst])
+        found = [np.array(by[method]["worst_mse"]) for by in cells.values() if method in by]
+        worst = np.concatenate([w.ravel() for w in found])
         print(f"| {method} | {worst.size} | {(~(worst < 3)).sum()} "
               f"| {np.nanmax(worst):.1f} |")  # fmt: skip
     if picture:
