@@ -214,6 +214,14 @@ def check_number(
             )
 
 
+def check_factor(**factors: Any) -> None:
+    """Raise unless factors of terms are finite. True and False switch a term on and off."""
+    for name, factor in factors.items():
+        is_switch = isinstance(factor, (bool, np.bool_))
+        number: dict[str, Any] = {name: int(factor) if is_switch else factor}
+        check_number(**number)
+
+
 def check_positive(*, is_infinity_allowed: bool = False, **numbers: Any) -> None:
     """Raise unless every value is a number above 0."""
     for name, number in numbers.items():

@@ -440,6 +440,10 @@ GROUP_LOSSES = [
         "`step_size` must be \"auto\" or a positive number.", "Write `'auto'`.",
     ),
     BadInput(
+        "step-yes", "losses.WorstGroup(2, step_size=True)", "TypeError",
+        "`step_size` must be a number.", "Write `'auto'`, or a number.",
+    ),
+    BadInput(
         "step-infinite", "losses.WorstGroup(2, step_size=np.inf)", "ValueError",
         "`step_size` must be positive and finite.", "Pass a finite number.",
     ),

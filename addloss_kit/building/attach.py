@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from addloss_kit._checks import check_number, received
+from addloss_kit._checks import check_factor, received
 from addloss_kit._types import KerasTensor
 from addloss_kit.building.assemble import assemble
 from addloss_kit.fields import Y_PRED
@@ -47,7 +47,7 @@ def add_loss(
         >>> model.compile("adam")
     """
     if not isinstance(weight, LearningRateSchedule):
-        check_number(weight=weight)
+        check_factor(weight=weight)
         weight = float(weight)
     return _attach(model, value, name, weight, "loss")
 

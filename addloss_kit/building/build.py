@@ -10,7 +10,7 @@ import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from addloss_kit import losses as losses_module
-from addloss_kit._checks import check_number, did_you_mean, received
+from addloss_kit._checks import check_factor, did_you_mean, received
 from addloss_kit._types import KerasTensor
 from addloss_kit.building.assemble import assemble
 from addloss_kit.building.class_weights import class_weights, weights_of_uses
@@ -217,7 +217,7 @@ def _factors(given: Any, names: list[str]) -> list[Any]:
     factors = []
     for factor in given:
         if not isinstance(factor, LearningRateSchedule):
-            check_number(loss_weights=factor)
+            check_factor(loss_weights=factor)
             factor = float(factor)
         factors.append(factor)
     return factors

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from addloss_kit._checks import check_number, did_you_mean, received
+from addloss_kit._checks import check_factor, did_you_mean, received
 from addloss_kit._types import Tensor
 from addloss_kit.model.bindings import BoundTerm
 
@@ -93,7 +93,7 @@ class LossWeights(MutableMapping[str, Any]):
                 f"{received(**{name: type(weight).__name__})}"
             )
         named: dict[str, Any] = {f"loss_weights['{name}']": weight}
-        check_number(**named)
+        check_factor(**named)
         values = ops.convert_to_numpy(self._values).copy()
         values[list(self._bound).index(name)] = float(weight)
         self._values.assign(values)

@@ -45,6 +45,13 @@ def test_a_set_weight_trains_as_one_that_was_built_in(how):
     assert dict(set_later.loss_weights) == {"mse": 1.0, "group_gap": 2.0}
 
 
+def test_a_weight_may_be_a_switch():
+    model = a_model((True, np.bool_(False)))
+    assert dict(model.loss_weights) == {"mse": 1.0, "group_gap": 0.0}
+    model.loss_weights["group_gap"] = True
+    assert model.loss_weights["group_gap"] == 1.0
+
+
 def test_setting_some_leaves_the_others():
     model = a_model()
     model.loss_weights = {"mse": 3.0}
