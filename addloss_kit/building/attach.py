@@ -39,11 +39,14 @@ def add_loss(
         TypeError: If `value` is not a KerasTensor.
         ValueError: If it is not a scalar, or needs an Input that the model lacks.
 
+    Keras 3.10 to 3.13 make no model with an Input that nothing uses yet, so compute
+    `value` before `keras.Model(...)`, as here.
+
     Example:
         >>> x, y = keras.Input((3,), name="x"), keras.Input((1,), name="y")
         >>> y_pred = keras.layers.Dense(1)(x)
-        >>> model = keras.Model([x, y], y_pred)
-        >>> model = add_loss(model, keras.ops.mean(keras.ops.square(y - y_pred)))
+        >>> value = keras.ops.mean(keras.ops.square(y - y_pred))
+        >>> model = add_loss(keras.Model([x, y], y_pred), value)
         >>> model.compile("adam")
     """
     if not isinstance(weight, LearningRateSchedule):
