@@ -13,7 +13,7 @@ from addloss_kit.fields import Y_PRED
 from addloss_kit.keras_internals.graph import (
     ancestors,
     call_arguments,
-    input_tensors,
+    is_input,
     position,
     producer,
 )
@@ -223,9 +223,15 @@ def bypass(value: KerasTensor) -> KerasTensor:
     A value computed from the output of a training model would keep that model's
     endpoint in the graph, and its losses would count twice.
     """
-    passed = [t for t in ancestors([value]) if isinstance(producer(t), LossEndpoint)]
+
+    def is_passed(tensor: KerasTensor) -> bool:
+        return isinstance(producer(tensor), LossEndpoint)
+
+    near = list(ancestors([value], is_end=is_passed))
+    passed = [tensor for tensor in near if is_passed(tensor)]
     if not passed:
         return value
     before = [call_arguments(tensor)[0][0][position(tensor)] for tensor in passed]
-    inputs = input_tensors([value])
+    # No others: Keras 3.10 to 3.13 load no model with an Input that nothing uses.
+    inputs = [tensor for tensor in near if is_input(tensor)]
     return keras.Model([*passed, *inputs], value)([*before, *inputs])

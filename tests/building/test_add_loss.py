@@ -441,3 +441,29 @@ def test_arrays_of_different_rows_are_refused(arrays):
 
     with pytest.raises(ValueError, match="must have one row per row of"):
         model.fit([X, y[:-1], W], verbose=0)
+
+
+def test_a_value_of_a_training_model_takes_only_the_inputs_that_it_needs(tmp_path, rng):
+    # Keras 3.10 to 3.13 save a model with an Input that nothing uses, and never load it.
+    x = keras.Input((3,), name="x")
+    predictor = keras.Model(x, keras.layers.Dense(1)(x))
+    built = alk.build_training_model(predictor, ["mse", alk.losses.GroupGap(2)])
+    y_true = next(tensor for tensor in built.inputs if tensor.name == "y_true")
+    model = alk.add_loss(built, ops.mean(ops.square(built.output)), name="size")
+    model = alk.add_loss(model, ops.mean(ops.abs(y_true - model.output)), name="mae")
+    model.compile()
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    assert len(nested) == 2
+    for layer in nested:
+        for tensor in layer.inputs:
+            assert tensor._keras_history.operation._outbound_nodes, tensor.name
+
+    x, y, ids = rng.normal(size=(8, 3)), rng.normal(size=8), np.arange(8) % 2
+    packed = alk.pack_inputs(model, x, y, group_ids=ids)
+    logs = model.evaluate(packed, verbose=0, return_dict=True)
+    y_pred = predictor.predict(x, verbose=0)[:, 0]
+    assert logs["size"] == pytest.approx(np.mean(y_pred**2), rel=1e-5)
+    assert logs["mae"] == pytest.approx(np.mean(np.abs(y - y_pred)), rel=1e-5)
+    model.save(tmp_path / "model.keras")
+    again = alk.load_training_model(tmp_path / "model.keras")
+    assert again.evaluate(packed, verbose=0, return_dict=True) == pytest.approx(logs)
