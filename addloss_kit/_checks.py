@@ -249,6 +249,15 @@ def as_held_array(numbers: np.ndarray) -> np.ndarray:
         return numbers.astype(dtype)
 
 
+def as_verbosity(verbose: Any) -> int:
+    """`verbose` of Keras's `fit` as its progress bar takes it, which shows nothing else."""
+    if verbose not in (0, 1, 2, "auto"):
+        raise ValueError(
+            f"`verbose` must be 0, 1, 2 or 'auto'. {received(verbose=repr(verbose))}"
+        )
+    return 1 if verbose == "auto" else int(verbose)
+
+
 def _as_float(name: str, number: Any) -> float:
     try:
         # `float` would read the text "0.5", and True as 1.

@@ -1651,7 +1651,11 @@ REPORT = [
     ),
     BadInput(
         "curve-verbose", "alk.tradeoff_curve(build, with_ids, with_ids, verbose='x')",
-        "ValueError", "`verbose` must be 0, 1 or 2.", "Pass one of them.",
+        "ValueError", "`verbose` must be 0, 1, 2 or 'auto'.", "Pass one of them.",
+    ),
+    BadInput(
+        "report-verbose", "alk.group_report(y, y, ids, verbose='x')", "ValueError",
+        "`verbose` must be 0, 1, 2 or 'auto'.", "Pass one of them.",
     ),
     BadInput(
         "curve-budget", "alk.tradeoff_curve(build, with_ids, with_ids, budget=-0.1)",

@@ -6,7 +6,7 @@ Only `KerasTensor._keras_history` and `Operation._inbound_nodes` hold that;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -46,16 +46,8 @@ def _node(tensor: KerasTensor) -> Any:
     return operation._inbound_nodes[node_index]
 
 
-def ancestors(
-    tensors: Iterable[KerasTensor],
-    is_end: Callable[[KerasTensor], bool] = lambda tensor: False,
-) -> Iterator[KerasTensor]:
-    """The given KerasTensors and every one that they are computed from.
-
-    Args:
-        tensors: KerasTensors.
-        is_end: Whether what a KerasTensor is computed from is left out.
-    """
+def ancestors(tensors: Iterable[KerasTensor]) -> Iterator[KerasTensor]:
+    """The given KerasTensors and every one that they are computed from."""
     stack, seen = list(tensors), set()
     while stack:
         tensor = stack.pop()
@@ -63,8 +55,7 @@ def ancestors(
             continue
         seen.add(id(tensor))
         yield tensor
-        if not is_end(tensor):
-            stack.extend(operands(tensor))
+        stack.extend(operands(tensor))
 
 
 def in_order(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:
@@ -84,12 +75,11 @@ def in_order(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:
 
 def input_tensors(tensors: Iterable[KerasTensor]) -> list[KerasTensor]:
     """The Inputs that the given tensors are computed from."""
-    return [tensor for tensor in ancestors(tensors) if is_input(tensor)]
-
-
-def is_input(tensor: KerasTensor) -> bool:
-    """Whether it is an Input."""
-    return isinstance(producer(tensor), keras.layers.InputLayer)
+    return [
+        tensor
+        for tensor in ancestors(tensors)
+        if isinstance(producer(tensor), keras.layers.InputLayer)
+    ]
 
 
 def give_layer_names(inputs: Any) -> None:

@@ -17,7 +17,6 @@ from addloss_kit.keras_internals.graph import (
     ancestors,
     call_arguments,
     in_order,
-    is_input,
     position,
     producer,
 )
@@ -50,7 +49,7 @@ def lost_mask(tensor: KerasTensor) -> KerasTensor | None:
         ValueError: If the layer is inside another model or layer, whose graph is not
             visible from here.
     """
-    if not any(_lost_within(producer(t)) for t in ancestors([tensor]) if not is_input(t)):
+    if not any(_lost_within(producer(t)) for t in ancestors([tensor]) if not _is_input(t)):
         return None
     masks: dict[int, KerasTensor | None] = {}
     for each in in_order([tensor]):
@@ -65,7 +64,7 @@ def _mask_as_computed(
     layer = producer(tensor)
     if (own := mask_of(tensor)) is not None:
         return own
-    if is_input(tensor) or not isinstance(layer, keras.layers.Layer):
+    if _is_input(tensor) or not isinstance(layer, keras.layers.Layer):
         return None
     arguments, options = call_arguments(tensor)
     first = arguments[0] if arguments else next(iter(options.values()))
@@ -114,3 +113,7 @@ def _loses_masks(layer: Any) -> bool:
 def _makes_mask(layer: Any) -> bool:
     is_embedding = isinstance(layer, keras.layers.Embedding) and layer.mask_zero
     return is_embedding or isinstance(layer, keras.layers.Masking)
+
+
+def _is_input(tensor: KerasTensor) -> bool:
+    return isinstance(producer(tensor), keras.layers.InputLayer)

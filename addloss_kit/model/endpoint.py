@@ -11,10 +11,10 @@ from keras import ops
 from addloss_kit._types import Config, KerasTensor, Tensor
 from addloss_kit.fields import Y_PRED
 from addloss_kit.keras_internals.graph import (
-    ancestors,
     call_arguments,
-    is_input,
-    position,
+    call_outputs,
+    in_order,
+    operands,
     producer,
 )
 from addloss_kit.keras_internals.masks import lost_mask, set_mask
@@ -221,17 +221,21 @@ def bypass(value: KerasTensor) -> KerasTensor:
     """`value` recomputed from the predictions before any endpoint that it depends on.
 
     A value computed from the output of a training model would keep that model's
-    endpoint in the graph, and its losses would count twice.
+    endpoint in the graph, and its losses would count twice. Each operation after an
+    endpoint is called again, not wrapped in a model of its own: its Inputs would be
+    those of the outer model too, which Keras cannot save twice.
     """
+    again: dict[int, KerasTensor] = {}
 
-    def is_passed(tensor: KerasTensor) -> bool:
-        return isinstance(producer(tensor), LossEndpoint)
+    def moved(part: Any) -> Any:
+        return again.get(id(part), part)
 
-    near = list(ancestors([value], is_end=is_passed))
-    passed = [tensor for tensor in near if is_passed(tensor)]
-    if not passed:
-        return value
-    before = [call_arguments(tensor)[0][0][position(tensor)] for tensor in passed]
-    # No others: Keras 3.10 to 3.13 load no model with an Input that nothing uses.
-    inputs = [tensor for tensor in near if is_input(tensor)]
-    return keras.Model([*passed, *inputs], value)([*before, *inputs])
+    for tensor in in_order([value]):
+        is_endpoint = isinstance(producer(tensor), LossEndpoint)
+        is_later = any(id(operand) in again for operand in operands(tensor))
+        if id(tensor) in again or not (is_endpoint or is_later):
+            continue
+        args, options = keras.tree.map_structure(moved, call_arguments(tensor))
+        outputs = args[0] if is_endpoint else producer(tensor)(*args, **options)
+        again.update(zip(map(id, call_outputs(tensor)), keras.tree.flatten(outputs)))
+    return again.get(id(value), value)

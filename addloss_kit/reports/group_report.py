@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from addloss_kit._checks import check_number, check_positive_int, check_rows, received
+from addloss_kit._checks import (
+    as_verbosity,
+    check_number,
+    check_positive_int,
+    check_rows,
+    received,
+)
 from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.conversion import check_same_index
 from addloss_kit.reports.report import GroupReport
@@ -113,6 +119,7 @@ def group_report(
         confidence=confidence,
     )
     check_positive_int(least=0, bootstrap=bootstrap)
+    verbosity = as_verbosity(verbose)
     if hasattr(y_pred, "predict"):
         if x is None:
             raise ValueError(
@@ -150,7 +157,7 @@ def group_report(
 
     def report(rows: ReportRows) -> GroupReport:
         requested = as_requested(error, rows)
-        measured = measure(requested, rows, bootstrap, seed, verbose)
+        measured = measure(requested, rows, bootstrap, seed, verbosity)
         return GroupReport(rows, names, requested, measured, float(confidence))
 
     whole = report(rows)

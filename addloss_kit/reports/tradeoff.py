@@ -9,7 +9,13 @@ from typing import Any, overload
 import keras
 import numpy as np
 
-from addloss_kit._checks import check_number, check_positive_int, named, received
+from addloss_kit._checks import (
+    as_verbosity,
+    check_number,
+    check_positive_int,
+    named,
+    received,
+)
 from addloss_kit._types import ArrayLike, ErrorLike
 from addloss_kit.data.batching import make_dataset
 from addloss_kit.exporting import export_inference_model
@@ -199,8 +205,7 @@ def _train_all(
         raise ValueError(f"`values` must hold a value. {received(values=values)}")
     numbers: dict[str, Any] = {f"values[{k}]": value for k, value in enumerate(values)}
     check_number(**numbers)
-    if verbose not in (0, 1, 2):
-        raise ValueError(f"`verbose` must be 0, 1 or 2. {received(verbose=repr(verbose))}")
+    verbosity = as_verbosity(verbose)
     held_out = HeldOut(train, validation, group_ids, group_names, error)
     held_out.check()
     plan = Plan(make_dataset(train, batch_size, seed=seed), validation, epochs, patience)
@@ -208,7 +213,7 @@ def _train_all(
     trials = make_trials(plan, trainings)
 
     bar = keras.utils.Progbar(
-        trainings, verbose=verbose, stateful_metrics=["value", "error", "gap"]
+        trainings, verbose=verbosity, stateful_metrics=["value", "error", "gap"]
     )
     columns: list[list[TradeoffPoint]] = [[] for _ in range(len(values) + 1)]
     try:
