@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 # Swaps at a time: what they take stays in the processor's cache.
-_BLOCK = 8192
+_BLOCK = 32768
 # Constants of Philox, and the key with which TensorFlow scrambles seeds.
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
@@ -47,26 +47,37 @@ def _swap(rows: np.ndarray, first: int, end: int, place: np.ndarray) -> None:
     rows, what lies there has been put there by an earlier swap.
     """
     block = rows[first:end]
-    turns = np.arange(end - first, dtype="uint64")
-    # By place, and the turns at the same place in their order.
-    pairs = np.sort((place << _HALF) | turns)
-    at, turn = (pairs >> _HALF).astype("int64"), (pairs & _LOW).astype("int64")
-    is_again = np.append(False, at[1:] == at[:-1])
-    is_last = np.append(at[1:] != at[:-1], True)
+    turn = _by_place(place, len(rows))
+    at = place[turn].astype("int64")
+    again = 1 + np.flatnonzero(at[1:] == at[:-1])
     # The turn whose row lies, when a turn comes, at the front: its own, or one that swapped
     # with this place before. That one may itself have got it from another.
     source = np.arange(end - first)
-    is_own = at == turn + first
-    source[at[is_own & is_again] - first] = turn[:-1][(is_own & is_again)[1:]]
-    is_moved = is_last & ~is_own & (at < end)
-    source[at[is_moved] - first] = turn[is_moved]
-    while not np.array_equal(earlier := source[source], source):
-        source = earlier
+    at_own = again[at[again] == turn[again] + first]
+    source[at[at_own] - first] = turn[at_own - 1]
+    near, by = at[: np.searchsorted(at, end)] - first, turn[: np.searchsorted(at, end)]
+    is_moved = np.append(near[1:] != near[:-1], True) & (near != by)
+    source[near[is_moved]] = by[is_moved]
+    while not np.array_equal(earlier := source[source[near]], source[near]):
+        source[near] = earlier
     front = block[source]
     taken = rows[at]
-    taken[is_again] = front[turn[:-1][is_again[1:]]]
-    rows[at[is_last]] = front[turn[is_last]]
+    taken[again] = front[turn[again - 1]]
+    rows[at] = front[turn]  # of several at a place the last stays
     block[turn] = taken
+
+
+def _by_place(place: np.ndarray, count: int) -> np.ndarray:
+    """The turns by their place, and those at the same place in their order.
+
+    Digit by digit: numbers of 16 bits NumPy sorts by counting, three times as fast as
+    those of 64.
+    """
+    turn = np.argsort(place.astype("uint16"), kind="stable")
+    for bits in range(16, (count - 1).bit_length(), 16):
+        digit = (place >> np.uint64(bits)).astype("uint16")
+        turn = turn[np.argsort(digit[turn], kind="stable")]
+    return turn
 
 
 def _philox(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> np.ndarray:

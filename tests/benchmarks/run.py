@@ -1,6 +1,7 @@
 """The benchmark: makes the tables of `docs/performance.md`.
 
     python tests/benchmarks/run.py [--quick] [--json FILE] [--plot FILE.png]
+    python tests/benchmarks/run.py --pairs
     python tests/benchmarks/run.py --large
     python tests/benchmarks/run.py --search
 
@@ -11,7 +12,8 @@ over the rounds of the ratio within a round, so that what else the machine does 
 on both sides; the ratio of the best rounds stands beside it. Where a few percent are
 asked for there are more rounds, and contenders against themselves to show the noise.
 
-`--quick` has fewer rounds and one size of batch. `--large` trains on 20 million rows,
+`--quick` has fewer rounds and one size of batch. `--pairs` measures only what has most
+rounds: the kit against the loop by hand at each size. `--large` trains on 20 million rows,
 for memory; it needs 6 GB. `--search` tells only how fast Keras is at each setting.
 `--from FILE` shows and plots an earlier result. It is no test: a busy machine fails
 nothing.
@@ -60,23 +62,17 @@ GOALS = {
         8192: [("kit_gap", "keras_best", 1.0)],
     },
 }
-# As before at batch 64, with more rounds, and the steps of an epoch.
-PAIRS = {
-    "tensorflow": [
-        ("kit_gap", "epoch_by_hand", 2048, 0.9),
-        ("kit_mse", "epoch_by_hand", 2048, None),
-        ("epoch_by_hand", "epoch_by_hand", 2048, None),
-        ("kit_keras_loop", "keras_loop", 1024, 0.98),
-        ("keras_loop", "keras_loop", 1024, None),
-    ],
-    "jax": [
-        ("kit_gap", "jax_scan", 2048, 0.9),
-        ("kit_mse", "jax_scan", 2048, None),
-        ("jax_scan", "jax_scan", 2048, None),
-        ("kit_keras_loop", "keras_loop", 1024, 0.98),
-        ("keras_loop", "keras_loop", 1024, None),
-    ],
-}
+# As before, with more rounds: the kit against the loop by hand at every size of batch and
+# number of outputs, and at batch 64 what shows the noise.
+BY_HAND_IN = {"tensorflow": "epoch_by_hand", "jax": "jax_scan"}
+SIZED = [(batch, outputs) for batch in SIZES for outputs in (1, 100)]
+# (one, other, at least) at batch 64, by the loop by hand of the backend.
+PAIRS = [
+    ("kit_mse", "by_hand", None),
+    ("by_hand", "by_hand", None),
+    ("kit_keras_loop", "keras_loop", 0.98),
+    ("keras_loop", "keras_loop", None),
+]
 # What is fast enough for the table of sizes; at batch 64 the slow ones join.
 FAST = ["kit_gap", "kit_mse", "epoch_by_hand", "jax_scan"]
 SLOW = ["kit_keras_loop", "keras_loop", "epoch_gathered_first", "eager_loop"]
@@ -244,7 +240,7 @@ def can_compile_torch(seconds: float = 120.0) -> bool:
 # One backend --------------------------------------------------------------------
 
 
-def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
+def run_backend(is_quick: bool, are_pairs_all: bool, save: Callable[[dict], None]) -> dict:
     """Everything for the backend of this process; `save` gets what is there so far."""
     import contenders
     import keras
@@ -264,13 +260,24 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
         result["ratios"].append({"what": what, **found, "goal": wanted, "is_most": is_most})
         save(result)
 
-    for one, other, steps, wanted in PAIRS[backend]:
+    hand = BY_HAND_IN[backend]
+    pairs = [
+        ("kit_gap", "by_hand", 0.9, *sized) for sized in SIZED[: 1 if is_quick else None]
+    ]
+    for one, other, wanted, batch, outputs in [*pairs, *((*pair, 64, 1) for pair in PAIRS)]:
+        one, other = (hand if name == "by_hand" else name for name in (one, other))
         if not (is_here(one, backend) and is_here(other, backend)):
             continue
-        say(f"{backend}: {one} / {other}")
-        pair = {"one": entry(one, steps=steps), "other": entry(other, steps=steps)}
-        rates = step_rates(pair, 8 if is_quick else 12, seconds)
-        goal(f"{one} / {other}, batch 64", "one", "other", wanted)
+        what = f"{one} / {other}, batch {batch:,}, {counted(outputs)}"
+        say(f"{backend}: {what}")
+        task = {"batch": batch, "outputs": outputs, "steps": SIZES[batch]}
+        task |= {"steps": 1024} if "keras_loop" in (one, other) else {}
+        pair = {"one": entry(one, **task), "other": entry(other, **task)}
+        # One `fit` a round, and each checks and copies up to 210 MB of targets.
+        rates = step_rates(pair, 8 if is_quick else 16, seconds * (3 if outputs > 1 else 1))
+        goal(what, "one", "other", wanted)
+    if are_pairs_all:
+        return result
     of_keras, of_torch = contenders.SETTINGS, contenders.TORCH_SETTINGS
     if not has("torch"):
         of_torch = []
@@ -307,20 +314,15 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
             for label, (name, setting) in makers.items():
                 make = getattr(contenders, name)
                 entries[label] = functools.partial(make, task, setting), steps
-            # As long as a training: a `fit` checks and copies 50 to 210 MB of targets once.
-            longer = 5 if outputs > 1 else 1
-            rates = step_rates(entries, rounds, longer * seconds)
+            rates = step_rates(entries, rounds, seconds * (3 if outputs > 1 else 1))
             result["cells"][f"{batch}, {outputs}"] = medians(rates)
-            size = f"batch {batch:,}, {outputs} output{'s' * (outputs > 1)}"
+            size = f"batch {batch:,}, {counted(outputs)}"
             for one, other, wanted in GOALS[backend][batch]:
                 if other in rates:
                     least = None if other == "torch_best" and outputs > 1 else wanted
                     goal(f"{one} / {other}, {size}", one, other, least)
             if "eager_loop" in rates:
                 goal(f"kit_gap / eager_loop, {size}", "kit_gap", "eager_loop", 250.0)
-            hand = "epoch_by_hand" if backend == "tensorflow" else "jax_scan"
-            if not is_first and hand in rates:
-                goal(f"kit_gap / {hand}, {size}", "kit_gap", hand, None)
     say(f"{backend}: what a fit costs once")
     result["once"] = {
         f"{outputs} outputs": cost_of_a_fit(
@@ -357,6 +359,10 @@ def run_backend(is_quick: bool, save: Callable[[dict], None]) -> dict:
     return result
 
 
+def counted(outputs: int) -> str:
+    return f"{outputs} output{'s' * (outputs > 1)}"
+
+
 def is_here(name: str, backend: str) -> bool:
     if name == "jax_scan":
         return has("jax")
@@ -382,14 +388,14 @@ def say(what: str) -> None:
 # All backends -------------------------------------------------------------------
 
 
-def run_all(is_quick: bool, asked: list[str], path: str | None) -> dict[str, dict]:
+def run_all(options: list[str], asked: list[str], path: str | None) -> dict[str, dict]:
     results = {}
     for backend in asked:
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "result.json"
             command = [sys.executable, __file__, "--only", backend, "--json", str(file)]
             subprocess.run(
-                command + ["--quick"] * is_quick,
+                command + options,
                 check=True,
                 env=environment(KERAS_BACKEND=backend),
             )
@@ -430,7 +436,7 @@ def show(results: Mapping[str, dict]) -> None:
                 print(f"\nbatch {batch}, {name}: {listed}")
         print("\n| training | " + " | ".join(result["cells"]) + " |")
         print("|---" * (1 + len(result["cells"])) + "|")
-        for name in next(iter(result["cells"].values())):
+        for name in next(iter(result["cells"].values()), ()):
             rates = [cell.get(name) for cell in result["cells"].values()]
             listed = " | ".join("" if r is None else f"{r:,.0f}" for r in rates)
             print(f"| {words(name)} | {listed} |")
@@ -474,6 +480,7 @@ def plot(results: Mapping[str, dict], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, batch 64 only")
+    parser.add_argument("--pairs", action="store_true", help="only against loops by hand")
     parser.add_argument("--large", action="store_true", help="only 20 million rows")
     parser.add_argument("--search", action="store_true", help="only Keras's settings")
     parser.add_argument("--only", metavar="BACKEND", help="`tensorflow` or `jax`")
@@ -493,14 +500,15 @@ def main() -> None:
     elif options.only:
         os.environ["KERAS_BACKEND"] = options.only
         file = pathlib.Path(options.json or os.devnull)
-        result = run_backend(options.quick, lambda r: write(file, r))
+        result = run_backend(options.quick, options.pairs, lambda r: write(file, r))
         if not options.json:
             show({options.only: result})
     else:
         if options.given:
             results = json.loads(pathlib.Path(options.given).read_text())
         else:
-            results = run_all(options.quick, asked, options.json)
+            passed = ["--quick"] * options.quick + ["--pairs"] * options.pairs
+            results = run_all(passed, asked, options.json)
         show(results)
         if options.plot:
             plot(results, options.plot)

@@ -18,7 +18,7 @@ def both_orders(order, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 288, 8191, 8192, 8193, 100_000])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 288, 32767, 32768, 32769, 65536, 65537])
 def test_the_order_is_that_of_stateless_shuffle(rows, seed):
     found = shuffle(np.arange(rows, dtype="int32"), np.array(seed, "int64"))
     wanted = tf.random.experimental.stateless_shuffle(tf.range(rows), seed)
