@@ -13,13 +13,9 @@ from addloss_kit.fields import GROUP_IDS
 from addloss_kit.model.training_model import TrainingModel
 from addloss_kit.reports.certificate import Certified
 from addloss_kit.reports.certified_choice import CertifiedChoice, Question
+from addloss_kit.reports.curve_training import check_build, names_a_term, tradeoff_curve
 from addloss_kit.reports.held_out import HeldOut
-from addloss_kit.reports.tradeoff import (
-    TradeoffCurve,
-    check_build,
-    names_a_term,
-    tradeoff_curve,
-)
+from addloss_kit.reports.tradeoff import TradeoffCurve
 from addloss_kit.reports.trials import check_model
 
 
