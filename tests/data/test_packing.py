@@ -144,6 +144,16 @@ def test_what_does_not_fit_is_refused_with_the_culprit(grouped, changes, message
     refused(grouped, message, **changes)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_whose_sum_overflows_are_finite_and_others_among_them_are_not(bad):
+    model, targets = a_model(), np.full(9, 3e38, "float32")
+    packed = alk.pack_inputs(model, np.zeros((9, 2)), targets)
+    np.testing.assert_array_equal(packed["y_true"][:, 0], targets)
+    targets[4] = bad
+    with pytest.raises(ValueError, match=rf"`y_true` must be finite.*{bad} at row 4"):
+        alk.pack_inputs(model, np.zeros((9, 2)), targets)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
