@@ -55,7 +55,8 @@ def _swap(rows: np.ndarray, first: int, end: int, place: np.ndarray) -> None:
     source = np.arange(end - first)
     at_own = again[at[again] == turn[again] + first]
     source[at[at_own] - first] = turn[at_own - 1]
-    near, by = at[: np.searchsorted(at, end)] - first, turn[: np.searchsorted(at, end)]
+    count = np.searchsorted(at, end)  # of places among these rows
+    near, by = at[:count] - first, turn[:count]
     is_moved = np.append(near[1:] != near[:-1], True) & (near != by)
     source[near[is_moved]] = by[is_moved]
     while not np.array_equal(earlier := source[source[near]], source[near]):
