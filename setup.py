@@ -1,5 +1,8 @@
 """The package is described in setup.cfg; here is only what it cannot say."""
 
+import os
+import re
+import runpy
 from pathlib import Path
 
 from setuptools import setup
@@ -23,4 +26,32 @@ class SdistWithTests(sdist):
         super().make_distribution()
 
 
-setup(cmdclass={"sdist": SdistWithTests})
+def published_at(url: str) -> dict[str, object]:
+    """What a release says of the address of its repository.
+
+    The README is its page at a package index, too, where links to files lead nowhere and
+    pictures are not shown: there they lead to the files of this version.
+
+    Args:
+        url: Such as `https://host/owner/addloss_kit`, where `blob/TAG/FILE` shows a file
+            and `raw/TAG/FILE` is its content, as at most hosts.
+    """
+    version = runpy.run_path(str(HERE / "addloss_kit" / "_version.py"))["__version__"]
+    files, contents = f"{url}/blob/v{version}", f"{url}/raw/v{version}"
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    readme = re.sub(r"(!\[[^]]*\]\()(?!https?:)", rf"\g<1>{contents}/", readme)
+    readme = re.sub(r"((?<!!)\[[^]]*\]\()(?!https?:)", rf"\g<1>{files}/", readme)
+    return {
+        "url": url,
+        "long_description": readme,
+        "project_urls": {
+            "Source": url,
+            "Documentation": f"{files}/docs/index.md",
+            "Changelog": f"{files}/docs/changelog.md",
+            "Issues": f"{url}/issues",
+        },
+    }
+
+
+URL = os.environ.get("PROJECT_URL", "").rstrip("/")
+setup(cmdclass={"sdist": SdistWithTests}, **(published_at(URL) if URL else {}))

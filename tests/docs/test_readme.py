@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 
 import matplotlib
 import pytest
@@ -33,6 +34,30 @@ def test_every_link_to_a_file_leads_to_one(page):
     for link in re.findall(r"\]\(([^)#]+)", text):
         if "://" not in link:
             assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_a_release_says_where_the_project_is_and_links_there(monkeypatch):
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **said: None)
+    url = "https://example.org/someone/addloss_kit"
+    module = runpy.run_path(str(ROOT / "setup.py"))
+    said = module["published_at"](url)
+    tag = f"v{alk.__version__}"
+    readme = said["long_description"]
+    before, after = (re.findall(r"(!?)\[[^]]*\]\(([^)]+)", t) for t in (README, readme))
+    assert len(before) > 20
+    for (is_picture, link), (_, absolute) in zip(before, after, strict=True):
+        if "://" not in link:
+            link = f"{url}/{'raw' if is_picture else 'blob'}/{tag}/{link}"
+        assert absolute == link
+    # Nothing else has changed.
+    assert re.sub(rf"{url}/(raw|blob)/{tag}/", "", readme) == README
+    names = said["project_urls"]
+    assert set(names) == {"Source", "Documentation", "Changelog", "Issues"}
+    for address in names.values():
+        assert address.startswith(url)
+        if "/blob/" in address:
+            assert (ROOT / address.partition(f"/{tag}/")[2]).exists()
 
 
 def test_the_readme_names_every_public_function_and_class():
