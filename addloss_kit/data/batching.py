@@ -109,8 +109,15 @@ def rows_in_memory(
     group_ids: str = GROUP_IDS,
     drop_remainder: bool = False,
     seed: int | None = None,
+    is_lent: bool = False,
 ) -> Rows:
-    """The rows and the order that `make_dataset` makes a dataset of."""
+    """The rows and the order that `make_dataset` makes a dataset of.
+
+    Args:
+        inputs, batch_size, shuffle, balance_groups, undo_weights, group_ids: As there.
+        drop_remainder, seed: As there.
+        is_lent: As in `Rows`.
+    """
     check_positive_int(batch_size=batch_size)
     batch_size = int(batch_size)
     if seed is not None:
@@ -148,7 +155,7 @@ def rows_in_memory(
     else:
         drawn = steps * batch_size if drop_remainder else count
         order = shuffled(count) if shuffle else as_given(count)
-    return Rows(arrays, batch_size, steps, drawn, order, seed)
+    return Rows(arrays, batch_size, steps, drawn, order, seed, is_lent)
 
 
 class FollowEpoch(keras.callbacks.Callback):

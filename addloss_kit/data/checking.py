@@ -11,6 +11,7 @@ import numpy as np
 
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import Shape
+from addloss_kit.data.aligned import aligned_copy
 from addloss_kit.data.class_targets import other_form
 from addloss_kit.data.conversion import (
     as_number_array,
@@ -184,11 +185,12 @@ def _as_array(name: str, value: Any, dtype: str) -> np.ndarray:
         high = array >= float(limits.max + 1) if is_float else array > limits.max
         _check_fits(name, array, (array < limits.min) | high, dtype, "Check its values")
     with np.errstate(over="ignore"):  # The check below has a better message.
-        converted = array.astype(wanted, copy=False)
+        # So aligned, `fit` need not copy it again.
+        converted = aligned_copy(array, wanted)
     if wanted.kind == "f" and array.dtype.kind in "iuf":
         is_lost = np.isfinite(array) & ~np.isfinite(converted)
         _check_fits(name, array, is_lost, dtype, "Scale it down")
-    return np.asarray(converted, order="C")
+    return converted
 
 
 def _from_disk(name: str, array: np.ndarray, spec: InputSpec) -> np.ndarray:

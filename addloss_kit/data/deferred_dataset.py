@@ -20,7 +20,7 @@ class DeferredDataset:
     """
 
     def __init__(self, rows: Rows) -> None:
-        rows.own_arrays()
+        rows.aligned_arrays()
         self.rows = rows
 
     def set_epoch(self, epoch: int) -> None:

@@ -42,7 +42,7 @@ def pack_inputs(
 
     Returns:
         A dict of NumPy arrays by Input name, in the Inputs' dtypes; a TensorFlow
-        tensor for an Input of strings.
+        tensor for an Input of strings. An array that fits as it is is not copied.
 
     Raises:
         ValueError: If an array is missing, unknown to the model, has the wrong

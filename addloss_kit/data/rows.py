@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from addloss_kit.data.aligned import aligned_copy, copied_tensor
+from addloss_kit.data.aligned import aligned_copy, as_aligned, tensor_of
 from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.data.on_disk import any_on_disk, take
 from addloss_kit.data.shuffling import shuffle
@@ -30,6 +30,9 @@ class Rows:
         order: Maps `[seed, epoch]` to at least `drawn` row numbers: a NumPy array to an
             array, a TensorFlow tensor to a tensor, of the same values.
         seed: Makes the order reproducible.
+        is_lent: Whether the arrays stay as they are for as long as the rows are used, so
+            that a backend may compute in their memory. Else they are copied: the caller
+            may change them.
     """
 
     def __init__(
@@ -40,9 +43,10 @@ class Rows:
         drawn: int,
         order: Callable[[Any], Any],
         seed: int,
+        is_lent: bool = False,
     ) -> None:
         self.arrays = dict(arrays)
-        self._is_own = False
+        self._is_lent = is_lent
         self.batch_size = batch_size
         self.steps = steps
         self.drawn = drawn
@@ -129,20 +133,21 @@ class Rows:
         for first in range(0, self.drawn, step):
             yield self._read(order[first : first + step])
 
-    def own_arrays(self) -> dict[str, np.ndarray]:
-        """The arrays, copied the first time: the caller may change theirs.
+    def aligned_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays, copied the first time where they are not lent, or do not suit.
 
-        Their addresses suit JAX, which on a CPU takes them without another copy.
+        Their addresses suit TensorFlow, and JAX on a CPU, which take them without
+        another copy.
         """
-        if not self._is_own:
-            self.arrays = {name: aligned_copy(a) for name, a in self.arrays.items()}
-            self._is_own = True
+        aligned = as_aligned if self._is_lent else aligned_copy
+        self.arrays = {name: aligned(array) for name, array in self.arrays.items()}
+        self._is_lent = True
         return self.arrays
 
     @functools.cached_property
     def tensors(self) -> dict[str, Any]:
         """The arrays as TensorFlow tensors in the memory of the host."""
-        return {name: copied_tensor(array) for name, array in self.arrays.items()}
+        return {name: tensor_of(array) for name, array in self.aligned_arrays().items()}
 
     def draw_epoch(self) -> Any:
         """The order of the next epoch, `(drawn,)`; counts the epoch."""

@@ -176,5 +176,5 @@ def _place_on_jax(rows: Rows) -> dict[str, Any]:
     # On a CPU the rows' own copies are used as they are: a copy by NumPy takes half the
     # time of one by JAX. Another device has its own memory.
     is_cpu = jax.default_backend() == "cpu"
-    arrays = rows.own_arrays() if is_cpu else rows.arrays
+    arrays = rows.aligned_arrays() if is_cpu else rows.arrays
     return {name: jax.device_put(a, may_alias=is_cpu) for name, a in arrays.items()}

@@ -111,7 +111,7 @@ def feed_training(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any],
             model, arguments.get("validation_data"), arguments["validation_batch_size"]
         )
         shuffle = arguments.pop("shuffle", True)
-        rows = rows_in_memory(arguments["x"], batch_size, shuffle=shuffle)
+        rows = _lent_rows(arguments["x"], batch_size, shuffle)
     elif is_stream(x) and not isinstance(x, keras.utils.PyDataset):
         # A stream has an order of its own; Keras warns of its own default.
         arguments.setdefault("shuffle", False)
@@ -179,7 +179,7 @@ def feed_validation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     if rows is None and is_plain_dict(data) and model.loss is None:
         size = arguments.get("validation_batch_size") or arguments.get("batch_size")
         size = size or DEFAULT_BATCH_SIZE
-        rows = rows_in_memory(data, size, shuffle=False)
+        rows = _lent_rows(data, size, shuffle=False)
         arguments["validation_batch_size"] = size
     epochs = arguments.get("epochs", 1)
     executions = _test_executions(model, data, rows, epochs)
@@ -200,7 +200,7 @@ def feed_evaluation(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any
     rows = rows_of(x)
     if rows is None and is_plain_dict(x) and model.loss is None:
         size = arguments.get("batch_size") or DEFAULT_BATCH_SIZE
-        rows = rows_in_memory(x, size, shuffle=False)
+        rows = _lent_rows(x, size, shuffle=False)
     executions = _test_executions(model, x, rows, 1)
     if executions is None:
         return arguments, None
@@ -351,6 +351,11 @@ def _is_ours(model: Any, arguments: Mapping[str, Any]) -> bool:
         and arguments.get("steps_per_epoch") is None
         and is_fast
     )
+
+
+def _lent_rows(x: Mapping[str, Any], batch_size: int, shuffle: bool) -> Rows:
+    """Rows for one call, in the memory of its arrays, which Keras would read, too."""
+    return rows_in_memory(x, batch_size, shuffle=shuffle, is_lent=True)
 
 
 def _split_off_validation(arguments: Mapping[str, Any]) -> dict[str, Any]:

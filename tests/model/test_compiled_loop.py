@@ -285,6 +285,25 @@ def test_rows_on_the_device_are_copies():
         assert np.asarray(placed[name]).any()
 
 
+def test_what_packing_converted_is_not_copied_again(monkeypatch):
+    model = a_model()
+    wide = {name: array.astype("float64") for name, array in packed_rows(model).items()}
+    packed = alk.pack_inputs(model, wide)
+    assert {array.dtype.name for array in packed.values()} == {"float32", "int32"}
+    taken = []
+    monkeypatch.setattr(
+        Loop,
+        "place",
+        lambda loop, rows, place=Loop.place: taken.append(place(loop, rows)) or taken[-1],
+    )
+    before = {name: array.copy() for name, array in packed.items()}
+    model.compile("sgd", jit_compile=True)
+    model.fit(packed, batch_size=BATCH, epochs=2, verbose=0)
+    for name, array in packed.items():
+        assert np.shares_memory(np.asarray(taken[0][name]), array), name
+        np.testing.assert_array_equal(array, before[name])
+
+
 # The plain call ------------------------------------------------------------------
 
 
