@@ -90,25 +90,28 @@ class RunningTotals:
             the weight that a batch of this many rows is expected to have; and
             the running weight, 0 for a group never seen.
         """
-        rows = totals["rows"]
-        # A batch without rows says nothing, so nothing decays; and one that overflowed,
-        # whose step a loss-scaling optimizer skips, would stay in the totals for good.
-        is_taken = ops.logical_and(rows > 0, ops.isfinite(ops.sum(totals["error"])))
-        taken = ops.where(is_taken, totals["error"], ops.zeros_like(totals["error"]))
-        dtype = self.error.dtype
-        keep = ops.where(is_taken, self._keep(is_taken), 1.0)
+        rows, dtype = totals["rows"], self.error.dtype
+        keep = self._keep()
         add = 1.0 - keep
         a_row = ops.divide_no_nan(add, ops.cast(rows, dtype))
         news = {
-            "error": a_row * ops.stop_gradient(ops.cast(taken, dtype)),
+            "error": a_row * ops.stop_gradient(ops.cast(totals["error"], dtype)),
             "weight": a_row * ops.stop_gradient(ops.cast(totals["weight"], dtype)),
             "mass": add,
         }
         values = {}
         for name, new in news.items():
             values[name] = keep * ops.convert_to_tensor(getattr(self, name)) + new
+        # A batch without rows says nothing, so nothing decays; and one that overflowed,
+        # whose step a loss-scaling optimizer skips, would stay in the totals for good.
+        # What follows need not wait for this: the means are the same without rows, and
+        # in an overflow the loss is no number either way.
+        is_taken = ops.logical_and(rows > 0, ops.isfinite(ops.sum(totals["error"])))
+        if self.steps is not None:
+            self.steps.assign(self.steps + ops.cast(is_taken, dtype))
         for name, value in values.items():
-            getattr(self, name).assign(value)
+            held = ops.convert_to_tensor(getattr(self, name))
+            getattr(self, name).assign(ops.where(is_taken, value, held))
         means = functional.group_means(values["error"], values["weight"])
         error = totals["error"]
         # The value is the running mean; the gradient that of error / expected.
@@ -148,12 +151,9 @@ class RunningTotals:
         expected = ops.cast(totals["rows"] * share, weight.dtype)
         return ops.maximum(expected, weight / _MAX_FACTOR)
 
-    def _keep(self, is_taken: Tensor) -> Tensor:
-        """How much of the totals this step keeps; counts the step."""
-        dtype = self.error.dtype
+    def _keep(self) -> Tensor:
+        """How much of the totals this step keeps."""
         if self.steps is None:
             # Not `cast`: that makes a Python number float32 first.
-            return ops.convert_to_tensor(self.momentum, dtype)
-        keep = ops.minimum((self.steps + 1.0) / (self.steps + _AUTO_SHARE), _AUTO_LARGEST)
-        self.steps.assign(self.steps + ops.cast(is_taken, dtype))
-        return keep
+            return ops.convert_to_tensor(self.momentum, self.error.dtype)
+        return ops.minimum((self.steps + 1.0) / (self.steps + _AUTO_SHARE), _AUTO_LARGEST)
