@@ -41,6 +41,19 @@ def pytest_xdist_make_scheduler(config, log):
     return WorkStealingScheduling(config, log)
 
 
+if keras.backend.backend() == "tensorflow":
+    # The end of an iterator may wait up to a minute for the thread that tunes it
+    # (keras_internals/datasets.py): those that a test leaves behind held up later ones.
+    import tensorflow as tf
+
+    from addloss_kit.keras_internals.datasets import without_tuning
+
+    def _iterate(dataset, iterate=tf.data.Dataset.__iter__):
+        return iterate(without_tuning(dataset))
+
+    tf.data.Dataset.__iter__ = _iterate
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """Every test starts from the same seed and an empty Keras session."""

@@ -260,12 +260,16 @@ def _as_tf_dataset(batches: Iterable[Any], namer: BatchNamer, first: Any) -> Any
     """Batches from an object that can be iterated over again and again."""
     import tensorflow as tf
 
+    from addloss_kit.keras_internals.datasets import without_tuning
+
     signature = {
         name: _signature(np.asarray(value), namer.checker.specs[name].shape)
         for name, value in first.items()
     }
-    dataset = tf.data.Dataset.from_generator(
-        lambda: _named(batches, namer), output_signature=signature
+    dataset = without_tuning(
+        tf.data.Dataset.from_generator(
+            lambda: _named(batches, namer), output_signature=signature
+        )
     )
     if not isinstance(batches, Sized):
         return dataset

@@ -10,7 +10,7 @@ import tensorflow as tf
 from addloss_kit.data.balanced_groups import BalancedGroups
 from addloss_kit.data.blocks import batches_per_block, block_bounds
 from addloss_kit.data.row_groups import Arrays, ShuffledGroups, rows_in
-from addloss_kit.keras_internals.datasets import SameElements
+from addloss_kit.keras_internals.datasets import SameElements, without_tuning
 
 
 class ParquetDataset(SameElements):
@@ -35,7 +35,7 @@ class ParquetDataset(SameElements):
         self._per_block = batches_per_block(groups.batch_size * row_bytes)
         stacks = tf.data.Dataset.from_generator(self._stacks, output_signature=signature)
         counted = tf.data.experimental.assert_cardinality(groups.steps)
-        super().__init__(stacks.unbatch().apply(counted))
+        super().__init__(without_tuning(stacks.unbatch().apply(counted)))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of this epoch, counted from 0."""

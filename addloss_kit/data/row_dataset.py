@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from addloss_kit.data.blocks import block_bounds
 from addloss_kit.data.rows import Rows, index_type
-from addloss_kit.keras_internals.datasets import SameElements
+from addloss_kit.keras_internals.datasets import SameElements, without_tuning
 
 # How much is gathered at once: enough to make the call cheap, too little to be a second
 # copy of the data, or to leave the processor's cache.
@@ -42,7 +42,7 @@ class RowDataset(SameElements):
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        super().__init__(_batches(rows))
+        super().__init__(without_tuning(_batches(rows)))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass that of this epoch, counted from 0."""

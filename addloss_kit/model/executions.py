@@ -232,7 +232,9 @@ def nothing() -> Any:
         return ((batch,) for batch in itertools.repeat(np.zeros((1, 1))))
     import tensorflow as tf
 
-    return tf.data.Dataset.range(1).repeat()
+    from addloss_kit.keras_internals.datasets import without_tuning
+
+    return without_tuning(tf.data.Dataset.range(1).repeat())
 
 
 def resolve_steps(asked: int | str, is_hooked: bool) -> int | None:
