@@ -11,13 +11,12 @@ import numpy as np
 
 from addloss_kit._checks import check_rows, received
 from addloss_kit._types import Shape
-from addloss_kit.data.aligned import aligned_copy
 from addloss_kit.data.class_targets import other_form
 from addloss_kit.data.conversion import (
-    as_number_array,
+    array_of,
     check_fits_on_jax,
     check_same_index,
-    refuse_masked,
+    string_tensor,
 )
 from addloss_kit.data.on_disk import is_on_disk, pieces
 from addloss_kit.fields import GROUP_IDS, SAMPLE_WEIGHT, Y_TRUE, Field
@@ -134,7 +133,7 @@ class InputChecker:
         arrays: dict[str, Any] = {
             name: _from_disk(name, given[name], spec)
             if is_on_disk(given[name])
-            else _as_array(name, given[name], spec.dtype)
+            else array_of(name, given[name], spec.dtype)
             for name, spec in specs.items()
         }
         _check_rows(arrays, specs)
@@ -147,7 +146,7 @@ class InputChecker:
             check = _check_values_on_disk if is_on_disk(array) else _check_values
             check(name, array, specs[name], is_batch)
             if specs[name].dtype == "string":
-                arrays[name] = _as_string_tensor(array)
+                arrays[name] = string_tensor(array)
         return {**arrays, **sparse}
 
     def _check_names(self, given: Any, remedy: str) -> None:
@@ -164,46 +163,17 @@ class InputChecker:
             )
 
 
-def _as_array(name: str, value: Any, dtype: str) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor that may need a gradient
-        value = value.detach().cpu()
-    if dtype == "string":
-        return _as_strings(name, value)
-    array = as_number_array(name, value, dtype)
-    wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
-    if array.dtype == wanted:  # so no value can get lost
-        return np.asarray(array, order="C")
-    if wanted.kind in "iu" and array.dtype.kind == "f":
-        _check_whole(name, array)
-    if wanted.kind == "b":
-        is_lost = (array != 0) & (array != 1)
-        _check_fits(name, array, is_lost, dtype, "Compare with a threshold")
-    if wanted.kind in "iu" and array.dtype.kind in "iuf":
-        limits = np.iinfo(wanted)
-        # Their successors are powers of 2, which floats hold exactly.
-        is_float = array.dtype.kind == "f"
-        high = array >= float(limits.max + 1) if is_float else array > limits.max
-        _check_fits(name, array, (array < limits.min) | high, dtype, "Check its values")
-    with np.errstate(over="ignore"):  # The check below has a better message.
-        # So aligned, `fit` need not copy it again.
-        converted = aligned_copy(array, wanted)
-    if wanted.kind == "f" and array.dtype.kind in "iuf":
-        is_lost = np.isfinite(array) & ~np.isfinite(converted)
-        _check_fits(name, array, is_lost, dtype, "Scale it down")
-    return converted
-
-
 def _from_disk(name: str, array: np.ndarray, spec: InputSpec) -> np.ndarray:
     """The array left on disk where its dtype fits, else its conversion, in memory."""
     wanted = np.dtype("float32" if spec.dtype == "bfloat16" else spec.dtype)
     if array.dtype == wanted and array.flags.c_contiguous:
         return np.asarray(array)
     if spec.dtype == "string" or array.dtype.kind not in "iufb" or array.ndim == 0:
-        return _as_array(name, array, spec.dtype)
+        return array_of(name, array, spec.dtype)
     converted = np.empty(array.shape, wanted)
     for first, rows in pieces(array):
         with _counted_from(first, rows):
-            converted[first : first + len(rows)] = _as_array(name, rows, spec.dtype)
+            converted[first : first + len(rows)] = array_of(name, rows, spec.dtype)
     return converted
 
 
@@ -231,51 +201,6 @@ def _counted_from(first: int, rows: np.ndarray) -> Iterator[None]:
             f"In rows {first} to {first + len(rows) - 1}, counted from the first of them: "
             f"{error}"
         ) from None
-
-
-def _check_fits(
-    name: str, array: np.ndarray, is_lost: np.ndarray, dtype: str, remedy: str
-) -> None:
-    if np.any(is_lost):
-        at = tuple(np.argwhere(is_lost)[0])
-        row = f" at row {at[0]}" if at else ""
-        raise ValueError(
-            f"`{name}` does not fit into {dtype}. {remedy}, or give the Input a wider "
-            f"dtype: `inputs={{'{name}': keras.Input(..., dtype=...)}}`. Received: "
-            f"{int(np.sum(is_lost))} numbers outside, the first being {array[at]}{row}."
-        )
-
-
-def _as_strings(name: str, value: Any) -> np.ndarray:
-    refuse_masked(name, value)
-    strings = np.asarray(value).astype(object)
-    others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
-    if others:
-        raise TypeError(
-            f"`{name}` must be strings. Convert it, e.g. with `.astype(str)`, and fill in "
-            f"missing values. Received: {len(others)} others, the first {others[0]!r}."
-        )
-    return strings
-
-
-def _as_string_tensor(array: np.ndarray) -> Any:
-    """Strings as Keras takes them: it does not accept NumPy's."""
-    import tensorflow as tf
-
-    return tf.constant(array, dtype=tf.string)
-
-
-def _check_whole(name: str, array: np.ndarray) -> None:
-    is_whole = np.isfinite(array) & (
-        np.floor(np.where(np.isfinite(array), array, 0)) == array
-    )
-    if not is_whole.all():
-        row = tuple(np.argwhere(~is_whole)[0])
-        raise ValueError(
-            f"`{name}` must be whole numbers. Round them if that is intended. "
-            f"Received: {int((~is_whole).sum())} others, the first being {array[row]:g} "
-            f"at row {row[0]}."
-        )
 
 
 def _check_rows(packed: Mapping[str, np.ndarray], specs: Mapping[str, InputSpec]) -> None:

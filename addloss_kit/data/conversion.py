@@ -1,4 +1,4 @@
-"""What NumPy and pandas would silently convert or pair up."""
+"""Arrays in the dtypes of the Inputs, and what NumPy and pandas would silently convert."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from addloss_kit._checks import received
+from addloss_kit.data.aligned import aligned_copy
 
 
 def as_number_array(name: str, value: Any, dtype: str) -> np.ndarray:
@@ -39,6 +40,46 @@ def as_number_array(name: str, value: Any, dtype: str) -> np.ndarray:
             f"magnitude. {received(**{f'{name}.dtype': array.dtype})}"
         )
     return array
+
+
+def array_of(name: str, value: Any, dtype: str) -> np.ndarray:
+    """A NumPy array of the dtype of an Input; of strings, one of objects.
+
+    Args:
+        name: The array's name in messages.
+        value: A list, array, table or tensor.
+        dtype: Name of the dtype.
+
+    Raises:
+        ValueError: If a number does not fit, or entries are masked.
+        TypeError: If it holds anything but real numbers, or strings.
+    """
+    if hasattr(value, "detach"):  # a torch tensor that may need a gradient
+        value = value.detach().cpu()
+    if dtype == "string":
+        return _as_strings(name, value)
+    array = as_number_array(name, value, dtype)
+    wanted = np.dtype("float32" if dtype == "bfloat16" else dtype)
+    if array.dtype == wanted:  # so no value can get lost
+        return np.asarray(array, order="C")
+    if wanted.kind in "iu" and array.dtype.kind == "f":
+        _check_whole(name, array)
+    if wanted.kind == "b":
+        is_lost = (array != 0) & (array != 1)
+        _check_fits(name, array, is_lost, dtype, "Compare with a threshold")
+    if wanted.kind in "iu" and array.dtype.kind in "iuf":
+        limits = np.iinfo(wanted)
+        # Their successors are powers of 2, which floats hold exactly.
+        is_float = array.dtype.kind == "f"
+        high = array >= float(limits.max + 1) if is_float else array > limits.max
+        _check_fits(name, array, (array < limits.min) | high, dtype, "Check its values")
+    with np.errstate(over="ignore"):  # The check below has a better message.
+        # So aligned, `fit` need not copy it again.
+        converted = aligned_copy(array, wanted)
+    if wanted.kind == "f" and array.dtype.kind in "iuf":
+        is_lost = np.isfinite(array) & ~np.isfinite(converted)
+        _check_fits(name, array, is_lost, dtype, "Scale it down")
+    return converted
 
 
 def check_fits_on_jax(name: str, array: np.ndarray) -> None:
@@ -159,3 +200,48 @@ def _needs_numbers(name: str, dtype: str, culprit: str, value: Any) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 80 else text[:77] + "..."
+
+
+def _check_fits(
+    name: str, array: np.ndarray, is_lost: np.ndarray, dtype: str, remedy: str
+) -> None:
+    if np.any(is_lost):
+        at = tuple(np.argwhere(is_lost)[0])
+        row = f" at row {at[0]}" if at else ""
+        raise ValueError(
+            f"`{name}` does not fit into {dtype}. {remedy}, or give the Input a wider "
+            f"dtype: `inputs={{'{name}': keras.Input(..., dtype=...)}}`. Received: "
+            f"{int(np.sum(is_lost))} numbers outside, the first being {array[at]}{row}."
+        )
+
+
+def _as_strings(name: str, value: Any) -> np.ndarray:
+    refuse_masked(name, value)
+    strings = np.asarray(value).astype(object)
+    others = [value for value in strings.flat if not isinstance(value, (str, bytes))]
+    if others:
+        raise TypeError(
+            f"`{name}` must be strings. Convert it, e.g. with `.astype(str)`, and fill in "
+            f"missing values. Received: {len(others)} others, the first {others[0]!r}."
+        )
+    return strings
+
+
+def string_tensor(array: np.ndarray) -> Any:
+    """Strings as Keras takes them: it does not accept NumPy's."""
+    import tensorflow as tf
+
+    return tf.constant(array, dtype=tf.string)
+
+
+def _check_whole(name: str, array: np.ndarray) -> None:
+    is_whole = np.isfinite(array) & (
+        np.floor(np.where(np.isfinite(array), array, 0)) == array
+    )
+    if not is_whole.all():
+        row = tuple(np.argwhere(~is_whole)[0])
+        raise ValueError(
+            f"`{name}` must be whole numbers. Round them if that is intended. "
+            f"Received: {int((~is_whole).sum())} others, the first being {array[row]:g} "
+            f"at row {row[0]}."
+        )
