@@ -162,31 +162,9 @@ def group_gap(
         >>> float(group_gap([1.0, 3.0])), float(group_gap([1.0, 3.0], distance="absolute"))
         (4.0, 2.0)
     """
-    means, is_present, shares = _checked(means, is_present, distance, between, shares)
-    present = ops.cast(is_present, means.dtype)
-    count = ops.sum(present)
-    if between == "range":
-        highest, lowest = extremes(means, is_present)
-        spread = highest - lowest
-        return ops.square(spread) if distance == "squared" else spread
-    if between == "overall":
-        shares = present if shares is None else present * shares
-        center = ops.divide_no_nan(ops.sum(shares * means), ops.sum(shares))
-        offset = means - center
-        offset = ops.square(offset) if distance == "squared" else ops.abs(offset)
-        return ops.divide_no_nan(ops.sum(present * offset), count)
-    if distance == "squared":
-        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pairs are formed; and because
-        # Σ (m_k − m̄) = 0, the center has no gradient.
-        center = ops.stop_gradient(ops.divide_no_nan(ops.sum(present * means), count))
-        squares = ops.sum(present * ops.square(means - center))
-        return ops.divide_no_nan(2.0 * squares, count - 1.0)
-    # Σ_{j<k} |m_j − m_k| = Σ_i (2i − n + 1)·m_(i) over the sorted means.
-    order = ops.argsort(ops.where(is_present, means, _largest(means)))
-    ordered = ops.take(means, order)
-    rank = ops.cast(ops.arange(means.shape[0]), means.dtype)
-    factor = (2.0 * rank - count + 1.0) * ops.cast(rank < count, means.dtype)
-    return ops.divide_no_nan(2.0 * ops.sum(factor * ordered), count * (count - 1.0))
+    return gap_and_slopes(
+        means, is_present, distance=distance, between=between, shares=shares
+    )[0]
 
 
 def group_gap_slopes(
@@ -219,32 +197,59 @@ def group_gap_slopes(
         >>> [float(slope) for slope in group_gap_slopes([1.0, 3.0])]
         [-4.0, 4.0]
     """
+    return gap_and_slopes(
+        means, is_present, distance=distance, between=between, shares=shares
+    )[1]
+
+
+def gap_and_slopes(
+    means: Tensor,
+    is_present: Tensor | None = None,
+    *,
+    distance: Distance = "squared",
+    between: Between = "pairs",
+    shares: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`group_gap` and `group_gap_slopes`, which have most of their work in common."""
     means, is_present, shares = _checked(means, is_present, distance, between, shares)
     present = ops.cast(is_present, means.dtype)
     count = ops.sum(present)
     if between == "range":
         highest, lowest = extremes(means, is_present)
+        spread = highest - lowest
         is_high = present * _flag(means >= highest, means)
         is_low = present * _flag(means <= lowest, means)
         slopes = ops.divide_no_nan(is_high, ops.sum(is_high))
         slopes = slopes - ops.divide_no_nan(is_low, ops.sum(is_low))
-        return 2.0 * (highest - lowest) * slopes if distance == "squared" else slopes
+        if distance == "absolute":
+            return spread, slopes
+        return ops.square(spread), 2.0 * spread * slopes
     if between == "overall":
         shares = present if shares is None else present * shares
         shares = ops.divide_no_nan(shares, ops.sum(shares))
         offset = means - ops.sum(shares * means)
-        offset = 2.0 * offset if distance == "squared" else ops.sign(offset)
-        slopes = ops.divide_no_nan(present * offset, count)
-        return slopes - shares * ops.sum(slopes)
+        far, slopes = (
+            (ops.square(offset), 2.0 * offset)
+            if distance == "squared"
+            else (ops.abs(offset), ops.sign(offset))
+        )
+        gap = ops.divide_no_nan(ops.sum(present * far), count)
+        slopes = ops.divide_no_nan(present * slopes, count)
+        return gap, slopes - shares * ops.sum(slopes)
     if distance == "squared":
-        center = ops.divide_no_nan(ops.sum(present * means), count)
-        slopes = 4.0 * present * (means - center)
-        return ops.divide_no_nan(slopes, count - 1.0)
-    # As in `group_gap`; `rank` is each group's position among the sorted means.
+        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pairs are formed; and because
+        # Σ (m_k − m̄) = 0, the center has no gradient.
+        center = ops.stop_gradient(ops.divide_no_nan(ops.sum(present * means), count))
+        offset = present * (means - center)
+        per_pair = ops.divide_no_nan(2.0, count - 1.0)
+        return per_pair * ops.sum(ops.square(offset)), 2.0 * per_pair * offset
+    # Σ_{j<k} |m_j − m_k| = Σ_i (2i − n + 1)·m_(i) over the sorted means; each group's
+    # slope is the factor of its rank.
     order = ops.argsort(ops.where(is_present, means, _largest(means)))
+    per_pair = ops.divide_no_nan(2.0, count * (count - 1.0))
     rank = ops.cast(ops.argsort(order), means.dtype)
-    slopes = present * (2.0 * rank - count + 1.0)
-    return ops.divide_no_nan(2.0 * slopes, count * (count - 1.0))
+    slopes = per_pair * present * (2.0 * rank - count + 1.0)
+    return ops.sum(slopes * means), slopes
 
 
 def _checked(

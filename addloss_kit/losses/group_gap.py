@@ -7,7 +7,6 @@ from typing import Any, get_args
 import keras
 from keras import ops
 
-from addloss_kit import functional
 from addloss_kit._checks import check_one_of, check_positive
 from addloss_kit._types import (
     AbsentGroup,
@@ -21,7 +20,7 @@ from addloss_kit._types import (
     Tensor,
     Totals,
 )
-from addloss_kit.functional.groups import BETWEEN, DISTANCES
+from addloss_kit.functional.groups import BETWEEN, DISTANCES, gap_and_slopes
 from addloss_kit.losses.forces import PUSHES, limited_slopes
 from addloss_kit.losses.group_term import GroupTerm
 from addloss_kit.losses.running_totals import AUTO, RunningTotals, check_momentum
@@ -136,20 +135,21 @@ class GroupGap(GroupTerm):
         if self.absent_group == "zero_error" and not (training and self.running):
             is_present = ops.ones_like(is_present)
         known = ops.stop_gradient(means)
-        options: Any = {
-            "distance": self.distance,
-            "between": self.between,
-            "shares": weight,
-        }
+        gap, slopes = gap_and_slopes(
+            known,
+            is_present,
+            distance=self.distance,
+            between=self.between,
+            shares=weight,
+        )
         slopes = limited_slopes(
-            functional.group_gap_slopes(known, is_present, **options),
+            slopes,
             ops.divide_no_nan(weight, ops.sum(weight)),
             loss_weight,
             max_force=self.max_force,
             push=self.push,
         )
         # The value is the gap; the gradient that of the limited force.
-        gap = functional.group_gap(known, is_present, **options)
         return gap + ops.sum(slopes * (means - known))
 
     def get_config(self) -> Config:
