@@ -51,6 +51,7 @@ def leaves(nested, path=""):
 @pytest.mark.skipif(
     BACKEND == "torch", reason="Keras distributes on TensorFlow and JAX only."
 )
+# Powers of 2: Keras divides by the replicas in single precision.
 @pytest.mark.parametrize("devices", [2, 4])
 def test_training_on_several_devices_is_that_on_one(devices):
     results = run_worker("train_on_devices.py", devices)
