@@ -237,9 +237,8 @@ def gap_and_slopes(
         slopes = ops.divide_no_nan(present * slopes, count)
         return gap, slopes - shares * ops.sum(slopes)
     if distance == "squared":
-        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pairs are formed; and because
-        # Σ (m_k − m̄) = 0, the center has no gradient.
-        center = ops.stop_gradient(ops.divide_no_nan(ops.sum(present * means), count))
+        # Σ_{j<k} (m_j − m_k)² = n·Σ (m_k − m̄)², so no pairs are formed.
+        center = ops.divide_no_nan(ops.sum(present * means), count)
         offset = present * (means - center)
         per_pair = ops.divide_no_nan(2.0, count - 1.0)
         return per_pair * ops.sum(ops.square(offset)), 2.0 * per_pair * offset

@@ -45,6 +45,35 @@ def test_slopes_are_the_differences_of_the_loop(
     np.testing.assert_allclose(engines.as_numpy(found), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("distance", ["squared", "absolute"])
+@pytest.mark.parametrize("between", ["pairs", "range", "overall"])
+def test_slopes_may_be_differentiated_again(distance, between, rng):
+    means, weight, along = rng.normal(size=5), rng.uniform(0.5, 2.0, 5), rng.normal(size=5)
+    weight[-1] = 0.0
+
+    def gap(means):
+        return oracles.group_gap(means, range(5), weight, 5, distance, between)
+
+    def change(means):
+        slopes = alk.functional.group_gap_slopes(
+            means,
+            weight > 0,
+            distance=distance,
+            between=between,
+            shares=weight.astype("float32"),
+        )
+        return keras.ops.sum(slopes * along.astype("float32"))
+
+    step = 1e-3
+
+    def rise(means):
+        return (gap(means + step * along) - gap(means - step * along)) / (2 * step)
+
+    units = step * np.eye(5)
+    expected = [(rise(means + u) - rise(means - u)) / (2 * step) for u in units]
+    np.testing.assert_allclose(engines.gradient(change, means), expected, atol=1e-4)
+
+
 def test_slopes_at_equal_means_are_zero_and_finite():
     for between in ("pairs", "range", "overall"):
         slopes = alk.functional.group_gap_slopes([2.0, 2.0, 2.0], between=between)
