@@ -75,8 +75,6 @@ class Speed:
     def loop(self, model: Any, kind: str) -> Loop:
         """The loop over `"train"` or `"test"` steps, compiled once a `compile`."""
         if kind not in self.loops:
-            # Else the first trace makes its variables, and a second one the loop.
-            model.build_optimizer()
             self.loops[kind] = Loop(model, kind, self.jit_compile is True)
         return self.loops[kind]
 

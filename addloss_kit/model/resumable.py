@@ -13,7 +13,7 @@ import keras
 from addloss_kit._checks import received
 from addloss_kit._types import Path
 from addloss_kit.atomic import replacing
-from addloss_kit.keras_internals.replicas import undistributed
+from addloss_kit.keras_internals.replicas import scope_of, undistributed
 
 # Prefix of the entries that hold the states of random generators.
 _SEED = "seed_state_"
@@ -68,7 +68,13 @@ class ResumableModel(keras.Model):
         # Keras creates it only in `fit`, and does not save or load it before that.
         optimizer = getattr(self, "optimizer", None)
         if optimizer is not None and not optimizer.built:
-            optimizer.build(self.trainable_variables)
+            with scope_of(self):
+                optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        # TensorFlow traces a function twice if its first trace makes variables.
+        self.build_optimizer()
+        return super().make_train_function(force)
 
     def _seed_states(self) -> list[Any]:
         """The variables of neither weights nor metrics, in a fixed order."""

@@ -309,8 +309,8 @@ class TrainingModel(ResumableModel, BuiltByItself, KeptOnJax):
     def compile_from_config(self, config: Config) -> None:
         # As Keras does it for models that leave `compile` alone.
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
+        if self.built:
+            self.build_optimizer()
 
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any

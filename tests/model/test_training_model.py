@@ -326,6 +326,23 @@ def test_a_model_without_an_endpoint_is_refused():
         alk.TrainingModel([x], keras.layers.Dense(1)(x))
 
 
+@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
+def test_a_step_is_traced_once(method, data):
+    """Keras traces its own twice on TensorFlow, where the first trace makes variables."""
+    model = a_model()
+    model.compile("adam")
+    traces = []
+
+    def counted(*args, step=model.train_step):
+        traces.append(1)
+        return step(*args)
+
+    object.__setattr__(model, "train_step", counted)
+    options = {"verbose": 0} if method == "fit" else {}
+    getattr(model, method)(data, **options)
+    assert len(traces) == 1
+
+
 # Saving and resuming --------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ TensorFlow or JAX has started. `KERAS_BACKEND` chooses between
 import contextlib
 import json
 import sys
+import tempfile
 import warnings
 
 import every_term
@@ -79,8 +80,8 @@ def losses_of_other_layers():
     return {"logs": history, "state": listed(model)}
 
 
-def last_layer(scope):
-    """Fitted outside the scope in which the model was built, and without a warning."""
+def outside_of_its_scope(scope):
+    """Saved, restored and fitted outside the scope in which the model was built."""
     keras.utils.set_random_seed(0)
     with scope:
         x = keras.Input((4,), name="x")
@@ -89,7 +90,7 @@ def last_layer(scope):
             keras.Model(x, keras.layers.Dense(1)(hidden)),
             ["mse", alk.losses.GroupGap(2, momentum=0.9)],
         )
-        model.compile(keras.optimizers.SGD(0.02))
+        model.compile(keras.optimizers.SGD(0.02, momentum=0.9))
     rng = np.random.default_rng(0)
     features = rng.normal(size=(24, 4))
     packed = alk.pack_inputs(
@@ -97,10 +98,16 @@ def last_layer(scope):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        history = alk.fit_last_layer(
+        with tempfile.TemporaryDirectory() as folder:
+            # Makes the optimizer's state, as before any `fit` that resumes.
+            model.save_weights(f"{folder}/model.weights.h5")
+            model.load_weights(f"{folder}/model.weights.h5")
+        whole = model.fit(packed, batch_size=8, shuffle=False, verbose=0)
+        last_layer = alk.fit_last_layer(
             model, packed, validation=packed, epochs=2, batch_size=8, seed=1, verbose=0
         )
-    return {"logs": history.history, "state": listed(model)}
+    logs = {"fit": whole.history, "fit_last_layer": last_layer.history}
+    return {"logs": logs, "state": listed(model)}
 
 
 def listed(model):
@@ -141,5 +148,7 @@ if __name__ == "__main__":
         results["losses_of_other_layers"] = run(losses_of_other_layers)
         if keras.backend.backend() == "tensorflow":
             scopes = {"one": contextlib.nullcontext(), "several": STRATEGY.scope()}
-            results["last_layer"] = {n: last_layer(scope) for n, scope in scopes.items()}
+            results["outside_of_its_scope"] = {
+                name: outside_of_its_scope(scope) for name, scope in scopes.items()
+            }
     print(json.dumps(results))
