@@ -169,5 +169,7 @@ def test_the_memory_of_a_training_on_400_mb_stays_bounded(kind, tmp_path):
     command = [sys.executable, script, tmp_path, kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    grown = float(done.stdout.split()[-1])
-    assert grown < 150, f"{grown} MB"
+    _, grown, held = map(float, done.stdout.split())
+    assert held < 150, f"{held} MB"
+    # With pages of the file: of pieces of 32 MB, and as many around them as the system maps.
+    assert grown < 300, f"{grown} MB"

@@ -1,4 +1,5 @@
-"""Trains on rows on disk, and prints its memory at most, and by how much it grew, in MB.
+"""Trains on rows on disk, and prints its memory at most, by how much it grew, and by how much
+of that which the system cannot take back, in MB.
 
     python tests/workers/train_from_disk.py FOLDER KIND [ROWS] [BATCH]
 
@@ -20,8 +21,11 @@ FEATURES = 256
 
 
 def resident_mb():
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+    """All, and all but pages of files, of which the system maps more than are read."""
+    _, resident, shared = map(
+        int, pathlib.Path("/proc/self/statm").read_text().split()[:3]
+    )
+    return np.array([resident, resident - shared]) * 4096 / 2**20
 
 
 def write_memmap(path, rows):
@@ -78,11 +82,13 @@ def main(folder, kind, rows=400_000, batch=2048):
     model.evaluate(**feed(model, kind, few, 20_000, batch))
 
     gc.collect()
-    before, most, is_done = resident_mb(), [0.0], threading.Event()
+    before = most = resident_mb()
+    is_done = threading.Event()
 
     def watch():
+        nonlocal most
         while not is_done.is_set():
-            most[0] = max(most[0], resident_mb())
+            most = np.maximum(most, resident_mb())
             time.sleep(0.002)
 
     watcher = threading.Thread(target=watch)
@@ -91,7 +97,7 @@ def main(folder, kind, rows=400_000, batch=2048):
     model.evaluate(**feed(model, kind, path, rows, batch))
     is_done.set()
     watcher.join()
-    print(round(most[0], 1), round(most[0] - before, 1))
+    print(most[0].round(1), *(most - before).round(1))
 
 
 if __name__ == "__main__":
