@@ -171,5 +171,5 @@ def test_the_memory_of_a_training_on_400_mb_stays_bounded(kind, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     _, grown, held = map(float, done.stdout.split())
     assert held < 150, f"{held} MB"
-    # With pages of the file: of pieces of 32 MB, and as many around them as the system maps.
+    # With pages of the file: pieces of 32 MB, and what the system maps around them.
     assert grown < 300, f"{grown} MB"

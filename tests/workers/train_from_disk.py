@@ -1,5 +1,5 @@
-"""Trains on rows on disk, and prints its memory at most, by how much it grew, and by how much
-of that which the system cannot take back, in MB.
+"""Trains on rows on disk, and prints in MB its memory at most, and by how much it grew: all
+of it, and what the system cannot take back.
 
     python tests/workers/train_from_disk.py FOLDER KIND [ROWS] [BATCH]
 
@@ -22,9 +22,7 @@ FEATURES = 256
 
 def resident_mb():
     """All, and all but pages of files, of which the system maps more than are read."""
-    _, resident, shared = map(
-        int, pathlib.Path("/proc/self/statm").read_text().split()[:3]
-    )
+    _, resident, shared = map(int, pathlib.Path("/proc/self/statm").read_text().split()[:3])
     return np.array([resident, resident - shared]) * 4096 / 2**20
 
 
