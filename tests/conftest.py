@@ -18,13 +18,22 @@ def pytest_addoption(parser):
         metavar="K/N",
         help="of all cases only every N-th, beginning with number K",
     )
+    parser.addoption(
+        "--first-cases",
+        action="store_true",
+        help="with --part: the first case of each test as well",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
     number, parts = map(int, config.getoption("--part").split("/"))
-    chosen = items[number::parts]
-    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
-    items[:] = chosen
+    chosen = set(items[number::parts])
+    if config.getoption("--first-cases"):
+        # Of each test, the case that is set last.
+        firsts = {item.nodeid.split("[")[0]: item for item in reversed(items)}
+        chosen.update(firsts.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 @pytest.hookimpl(optionalhook=True)
