@@ -14,7 +14,7 @@ import numpy as np
 from addloss_kit.data.blocks import batches_per_block
 from addloss_kit.model.checked_feeds import DEFAULT_BATCH_SIZE
 from addloss_kit.model.compiled_loop import Loop
-from addloss_kit.model.executions import Executions
+from addloss_kit.model.executions import Executions, wait
 
 _ROWS = "number of rows"  # no Input has a name with spaces
 
@@ -88,7 +88,10 @@ class BlockExecutions(Executions):
         # What reads ahead ends here, also where a step fails.
         with contextlib.closing(self._blocks.draw()) as blocks:
             for block in blocks:
+                former = logs
                 logs, state = self._run_block(block, state)
+                # JAX computes later, and would hold as many blocks as it has fallen behind.
+                wait(former)
                 if self.progress is not None:
                     self.progress(self._position - 1, logs)
         if self._position == 0:

@@ -102,7 +102,7 @@ class Executions:
                 # JAX computes meanwhile.
                 rows.draw_ahead()
             if self.is_paced and first < full:
-                _wait(logs)
+                wait(logs)
                 # An epoch's first execution may have been compiled, and drew an order.
                 if first > 0:
                     self.pace.learn(count, time.perf_counter() - began)
@@ -263,7 +263,7 @@ def is_plain_dict(x: Any) -> TypeGuard[Mapping[str, Any]]:
     )
 
 
-def _wait(logs: Mapping[str, Any]) -> None:
+def wait(logs: Mapping[str, Any]) -> None:
     """Wait for results: JAX returns them before they are computed."""
     for value in logs.values():
         if hasattr(value, "block_until_ready"):
