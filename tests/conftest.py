@@ -1,6 +1,8 @@
 """Settings that hold for every test."""
 
 import os
+import sys
+import threading
 
 # Before TensorFlow is imported: its start-up notes are no warnings of ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -19,21 +21,54 @@ def pytest_addoption(parser):
         help="of all cases only every N-th, beginning with number K",
     )
     parser.addoption(
-        "--first-cases",
-        action="store_true",
-        help="with --part: the first case of each test as well",
+        "--seconds-per-test",
+        type=float,
+        metavar="S",
+        help="skip further cases of a test that have taken so long, and over a second each",
+    )
+    parser.addoption(
+        "--begin",
+        type=int,
+        default=0,
+        metavar="K",
+        help="begin each test with its case number K (modulo their count)",
     )
 
 
 def pytest_collection_modifyitems(config, items):
     number, parts = map(int, config.getoption("--part").split("/"))
     chosen = set(items[number::parts])
-    if config.getoption("--first-cases"):
-        # Of each test, the case that is set last.
-        firsts = {item.nodeid.split("[")[0]: item for item in reversed(items)}
-        chosen.update(firsts.values())
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = [item for item in items if item in chosen]
+    cases = {}
+    for place, item in enumerate(items):
+        cases.setdefault(_test_of(item.nodeid), []).append(place)
+    begun = list(items)
+    for places in cases.values():
+        first = config.getoption("--begin") % len(places)
+        for place, other in zip(places, places[first:] + places[:first]):
+            items[place] = begun[other]
+
+
+def _test_of(nodeid):
+    return nodeid.split("[")[0]
+
+
+_taken = {}  # by test: seconds of its cases so far, and how many these were
+
+
+def pytest_runtest_logreport(report):
+    taken = _taken.setdefault(_test_of(report.nodeid), [0.0, 0])
+    taken[0] += report.duration
+    taken[1] += report.when == "call"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    most = item.config.getoption("--seconds-per-test")
+    seconds, cases = _taken.get(_test_of(item.nodeid), (0.0, 0))
+    if most is not None and cases and seconds > max(most, cases):
+        pytest.skip("Other cases of this test have taken their time.")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -61,6 +96,16 @@ if keras.backend.backend() == "tensorflow":
         return iterate(without_tuning(dataset))
 
     tf.data.Dataset.__iter__ = _iterate
+
+    # Functions that TensorFlow calls from threads of its own are measured as others are.
+    from tensorflow.python.ops import script_ops
+
+    def _call(self, *given, call=script_ops.FuncRegistry.__call__):
+        if sys.gettrace() is None:
+            sys.settrace(threading.gettrace())
+        return call(self, *given)
+
+    script_ops.FuncRegistry.__call__ = _call
 
 
 @pytest.fixture(autouse=True)
