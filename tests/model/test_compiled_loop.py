@@ -88,9 +88,8 @@ def test_every_term_trains_as_by_keras_s_own_steps(loops):
     found = []
     for is_loop in (False, True):
         keras.utils.set_random_seed(0)
-        model = every_term.build(
-            keras.optimizers.SGD(0.01), steps_per_execution=4, jit_compile=True
-        )
+        asked = {"steps_per_execution": 4, "jit_compile": True} if is_loop else KERAS_S_OWN
+        model = every_term.build(keras.optimizers.SGD(0.01), **asked)
         packed = every_term.data(model, ROWS)
         data = alk.make_dataset(packed, BATCH, seed=1)
         held_out = alk.make_dataset(packed, 25, shuffle=False)
