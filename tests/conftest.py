@@ -67,6 +67,7 @@ def pytest_runtest_logreport(report):
 def pytest_runtest_setup(item):
     most = item.config.getoption("--seconds-per-test")
     seconds, cases = _taken.get(_test_of(item.nodeid), (0.0, 0))
+    # Asked for by `--seconds-per-test`; of each test a case has run.
     if most is not None and cases and seconds > max(most, cases):
         pytest.skip("Other cases of this test have taken their time.")
 

@@ -335,6 +335,7 @@ def test_a_model_without_an_endpoint_is_refused():
 )
 def test_a_step_is_traced_once(method, jit_compile, data):
     """Keras traces its own twice on TensorFlow, where the first trace makes variables."""
+    # Without a compilation Keras on JAX calls the step itself, for every batch.
     if keras.backend.backend() == "jax" and not jit_compile:
         pytest.skip("Each step is run, none traced.")
     model = a_model()
