@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 # Enough to make a call cheap; a second copy of next to nothing, in the cache.
-_BLOCK_BYTES = 8 << 20
-_MAX_BATCHES = 64
+BLOCK_BYTES = 8 << 20
+MAX_BATCHES = 64
 
 
 def batches_per_block(batch_bytes: int) -> int:
     """How many batches of so many bytes make a block."""
-    return max(1, min(_MAX_BATCHES, _BLOCK_BYTES // max(1, batch_bytes)))
+    return max(1, min(MAX_BATCHES, BLOCK_BYTES // max(1, batch_bytes)))
 
 
 def block_bounds(steps: int, per_block: int) -> list[tuple[int, int]]:

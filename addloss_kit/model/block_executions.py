@@ -11,12 +11,13 @@ from typing import Any, Protocol, TypeGuard
 import keras
 import numpy as np
 
-from addloss_kit.data.blocks import batches_per_block
+from addloss_kit.data.blocks import BLOCK_BYTES, MAX_BATCHES, batches_per_block
 from addloss_kit.model.checked_feeds import DEFAULT_BATCH_SIZE
 from addloss_kit.model.compiled_loop import Loop
 from addloss_kit.model.executions import Executions, wait
 
-_ROWS = "number of rows"  # no Input has a name with spaces
+# No Input has a name with spaces.
+_ROWS, _PER_BLOCK = "number of rows", "batches per block"
 
 
 class InBlocks(Protocol):
@@ -219,6 +220,7 @@ class _StreamBlocks:
         for tensors in self.stacks:
             stack = {name: np.asarray(tensor) for name, tensor in tensors.items()}
             rows = stack.pop(_ROWS)
+            stack.pop(_PER_BLOCK, None)
             width = next(iter(stack.values())).shape[1]
             yield Block(self.check(stack, rows, position), rows[:, 0], width)
             position += len(rows)
@@ -248,18 +250,27 @@ def _stacks(dataset: Any) -> Any:
         return {**named, _ROWS: tf.fill((shape[0], 1), shape[1])}
 
     @tf.autograph.experimental.do_not_convert
-    def counted(*batch: Any) -> dict[str, Any]:
+    def counted(per_block: Any, *batch: Any) -> tuple[Any, dict[str, Any]]:
         named = dict(batch[0])
         rows = tf.stack([tf.shape(tensor)[0] for tensor in named.values()])
-        return {**named, _ROWS: rows}
+        # The first batch tells how many make a block, as by `batches_per_block`.
+        batch_bytes = tf.cast(tf.reduce_max(rows), tf.int64) * row_bytes
+        fitting = BLOCK_BYTES // tf.maximum(batch_bytes, 1)
+        fitting = tf.clip_by_value(fitting, 1, MAX_BATCHES)
+        per_block = tf.where(per_block > 0, per_block, fitting)
+        return per_block, {**named, _ROWS: rows, _PER_BLOCK: per_block}
 
     dataset = getattr(dataset, "unchecked", dataset)
     parts = keras.tree.flatten(dataset.element_spec)
     row_bytes = sum(p.dtype.size * int(np.prod(p.shape[1:], dtype=int)) for p in parts)
-    rows = rows_of_a_batch(dataset)
-    per_block = batches_per_block(rows * row_bytes)
     sizes = {part.shape[0] for part in parts}
     if len(sizes) == 1 and None not in sizes:
+        per_block = batches_per_block(rows_of_a_batch(dataset) * row_bytes)
         # All have the same rows; to count them would take longer than to stack them.
         return dataset.batch(per_block).map(sized).prefetch(1)
-    return dataset.map(counted).padded_batch(per_block).prefetch(1)
+    blocks = dataset.scan(tf.zeros((), tf.int64), counted).group_by_window(
+        lambda batch: batch[_PER_BLOCK],
+        lambda per_block, window: window.padded_batch(per_block),
+        window_size_func=lambda per_block: per_block,
+    )
+    return blocks.prefetch(1)

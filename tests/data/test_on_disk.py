@@ -161,7 +161,7 @@ def test_a_copy_on_write_map_keeps_its_changes(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
-@pytest.mark.parametrize("kind", ["memmap", "parquet"])
+@pytest.mark.parametrize("kind", ["memmap", "stream", "parquet"])
 def test_the_memory_of_a_training_on_400_mb_stays_bounded(kind, tmp_path):
     if kind == "parquet":
         pytest.importorskip("pyarrow")
@@ -173,5 +173,6 @@ def test_the_memory_of_a_training_on_400_mb_stays_bounded(kind, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     _, grown, held = map(float, done.stdout.split())
     assert held < 150, f"{held} MB"
-    # With pages of the file: pieces of 32 MB, and what the system maps around them.
-    assert grown < 300, f"{grown} MB"
+    # With pages of the file: pieces of 32 MB, and what the system maps around them. What a
+    # stream maps is its author's.
+    assert grown < 300 or kind == "stream", f"{grown} MB"

@@ -25,7 +25,7 @@ STEPS = 10
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """So that an epoch has several, each from several pieces of the file."""
-    monkeypatch.setattr(blocks, "_MAX_BATCHES", 4)
+    monkeypatch.setattr(blocks, "MAX_BATCHES", 4)
     monkeypatch.setattr(on_disk, "_PIECE_BYTES", 64)
     monkeypatch.setattr("addloss_kit.model.feeding.WORTH_COMPILING", 0)
 

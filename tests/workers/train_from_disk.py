@@ -3,7 +3,8 @@ of it, and what the system cannot take back.
 
     python tests/workers/train_from_disk.py FOLDER KIND [ROWS] [BATCH]
 
-KIND is `memmap` or `parquet`. 400,000 rows, unless more are asked for, have 400 MB.
+KIND is `memmap`, `stream` (a `tf.data.Dataset` that reads one) or `parquet`. 400,000 rows,
+unless more are asked for, have 400 MB.
 """
 
 import gc
@@ -51,12 +52,28 @@ def write_parquet(path, rows):
     writer.close()
 
 
+def stream(packed, batch):
+    import tensorflow as tf
+
+    rows = len(next(iter(packed.values())))
+
+    def batches():
+        for first in range(0, rows, batch):
+            yield {name: np.array(a[first : first + batch]) for name, a in packed.items()}
+
+    signature = {n: tf.TensorSpec((None, *a.shape[1:]), a.dtype) for n, a in packed.items()}
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.apply(tf.data.experimental.assert_cardinality(-(-rows // batch)))
+
+
 def feed(model, kind, path, rows, batch):
     """Arguments of `fit` and `evaluate`."""
-    if kind == "memmap":
+    if kind != "parquet":
         y, ids = np.zeros((rows, 1), "float32"), (np.arange(rows) % 2).astype("int32")
         mapped = np.load(path, mmap_mode="r")
         packed = alk.pack_inputs(model, mapped, y, group_ids=ids)
+        if kind == "stream":
+            return {"x": stream(packed, batch), "verbose": 0}
         return {"x": packed, "batch_size": batch, "verbose": 0}
     x = [str(k) for k in range(FEATURES)]
     columns = {"x": x, "y": "y", "group_ids": "group"}
@@ -67,7 +84,7 @@ def feed(model, kind, path, rows, batch):
 def main(folder, kind, rows=400_000, batch=2048):
     rows, batch = int(rows), int(batch)
     few, path = pathlib.Path(folder) / "few", pathlib.Path(folder) / "rows"
-    write = {"memmap": write_memmap, "parquet": write_parquet}[kind]
+    write = write_parquet if kind == "parquet" else write_memmap
     write(few, 20_000)
     write(path, rows)
     assert path.stat().st_size > rows * FEATURES * 4
