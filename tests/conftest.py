@@ -21,10 +21,16 @@ def pytest_addoption(parser):
         help="of all cases only every N-th, beginning with number K",
     )
     parser.addoption(
+        "--slow",
+        default="0/1",
+        metavar="K/N",
+        help="of the tests marked as slow only every N-th, beginning with number K",
+    )
+    parser.addoption(
         "--seconds-per-test",
         type=float,
         metavar="S",
-        help="skip further cases of a test that have taken so long, and over a second each",
+        help="skip further cases of a test that have taken so long, and over 0.3 s each",
     )
     parser.addoption(
         "--begin",
@@ -36,13 +42,15 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    number, parts = map(int, config.getoption("--part").split("/"))
-    chosen = set(items[number::parts])
+    slow = {_test_of(item): None for item in items if item.get_closest_marker("slow")}
+    not_today = set(slow).difference(_part(list(slow), config.getoption("--slow")))
+    items_today = [item for item in items if _test_of(item) not in not_today]
+    chosen = set(_part(items_today, config.getoption("--part")))
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = [item for item in items if item in chosen]
     cases = {}
     for place, item in enumerate(items):
-        cases.setdefault(_test_of(item.nodeid), []).append(place)
+        cases.setdefault(_test_of(item), []).append(place)
     begun = list(items)
     for places in cases.values():
         first = config.getoption("--begin") % len(places)
@@ -50,15 +58,22 @@ def pytest_collection_modifyitems(config, items):
             items[place] = begun[other]
 
 
-def _test_of(nodeid):
-    return nodeid.split("[")[0]
+def _part(whole, part):
+    """Every N-th of them, beginning with number K, for a `part` of "K/N"."""
+    number, parts = map(int, part.split("/"))
+    return whole[number::parts]
+
+
+def _test_of(case):
+    """What the cases of a test have in common; of an item or of a report."""
+    return case.nodeid.split("[")[0]
 
 
 _taken = {}  # by test: seconds of its cases so far, and how many these were
 
 
 def pytest_runtest_logreport(report):
-    taken = _taken.setdefault(_test_of(report.nodeid), [0.0, 0])
+    taken = _taken.setdefault(_test_of(report), [0.0, 0])
     taken[0] += report.duration
     taken[1] += report.when == "call"
 
@@ -66,9 +81,9 @@ def pytest_runtest_logreport(report):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     most = item.config.getoption("--seconds-per-test")
-    seconds, cases = _taken.get(_test_of(item.nodeid), (0.0, 0))
+    seconds, cases = _taken.get(_test_of(item), (0.0, 0))
     # Asked for by `--seconds-per-test`; of each test a case has run.
-    if most is not None and cases and seconds > max(most, cases):
+    if most is not None and cases and seconds > max(most, 0.3 * cases):
         pytest.skip("Other cases of this test have taken their time.")
 
 

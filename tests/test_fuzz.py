@@ -13,6 +13,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.slow
 # Keras's own steps, which take no time to compile: the loops have tests of their own.
 @pytest.mark.parametrize("seed", [2, 12, 21])
 def test_a_random_model_goes_the_whole_road(seed, tmp_path):

@@ -92,6 +92,7 @@ def test_a_model_goes_through_its_config(model):
     assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
 
 
+@pytest.mark.slow
 def test_a_clone_is_a_training_model_with_weights_of_its_own(model):
     packed = every_term.data(model, 40)
     clone = keras.models.clone_model(model)
@@ -132,6 +133,7 @@ def test_the_ema_of_the_weights_is_that_of_a_plain_loop(rng):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="TensorBoard is missing."
 )

@@ -84,6 +84,7 @@ def test_the_totals_of_an_epoch_are_those_of_float64(rng):
     assert abs(np.add.accumulate(news)[-1] / expected[0][0] - 1) > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", ["auto", 0.9, 0.999])
 def test_running_totals_are_those_of_float64(momentum, rng):
     table = a_table(rng)

@@ -117,6 +117,7 @@ def test_a_word_that_no_option_has_is_a_type_error(tmp_path):
     assert "Found 1 error" in said, said
 
 
+@pytest.mark.slow
 def test_that_script_runs():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False

@@ -352,6 +352,7 @@ def _speech(rng, rows, frames=12):
     return x.astype("float32"), labels, label_length, 4 * label_length
 
 
+@pytest.mark.slow
 def test_ctc_with_lengths_as_inputs_trains_exports_and_reads(rng, tmp_path):
     x, labels, label_length, input_length = _speech(rng, 96)
     model = _ctc_model(_recogniser())

@@ -160,6 +160,7 @@ def test_a_copy_on_write_map_keeps_its_changes(tmp_path):
     np.testing.assert_array_equal(taken["a"], [[7, 7], [0, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
 @pytest.mark.parametrize("kind", ["memmap", "stream", "parquet"])
 def test_the_memory_of_a_training_on_400_mb_stays_bounded(kind, tmp_path):

@@ -10,6 +10,7 @@ from pages import python_blocks
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "deployment.md"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow writes every format"
 )

@@ -192,38 +192,53 @@ def address(site):
         thread.join()
 
 
+WIDE, PHONE = ({"width": width, "height": 844} for width in (1280, 390))
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
-@needs_tools
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_finds_its_way_and_nothing_overflows(width, address, pages):
+@pytest.fixture
+def tab(address):
+    """Of a browser, at the landing page; what it logs or fetches elsewhere is an error."""
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         # Without a sandbox: it is our own site, and the user may be root.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": width, "height": 844})
+        tab = browser.new_page(viewport=WIDE, reduced_motion="reduce")
         troubles, hosts = [], set()
         tab.on("console", lambda m: m.type == "error" and troubles.append(m.text))
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
-
-        for path in sorted(pages):
-            tab.goto(f"{address}/{path.removesuffix('index.html')}")
-            assert tab.evaluate(OVERFLOW) <= 0, path
-
         tab.goto(f"{address}/")
-        tab.locator("article").get_by_role("link", name="the guide").first.click()
-        tab.wait_for_url("**/guide/")
-        tab.goto(f"{address}/api/")
-        tab.locator("article").get_by_role("link", name="Losses").click()
-        tab.wait_for_url("**/api/losses/")
-        tab.locator(
-            "label[for=__search]:visible, input.md-search__input:visible"
-        ).first.click()
-        tab.locator("input.md-search__input").press_sequentially("GroupGapConstraint")
-        tab.locator(".md-search-result__link").first.wait_for()
+        yield tab
         browser.close()
     assert troubles == []
     assert hosts == {address.removeprefix("http://")}
+
+
+@needs_tools
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_no_page_is_wider_than_its_window(tab, address, pages):
+    sizes = (WIDE, PHONE)
+    for path in sorted(pages):
+        tab.goto(f"{address}/{path.removesuffix('index.html')}")
+        for size in sizes:
+            tab.set_viewport_size(size)
+            assert tab.evaluate(OVERFLOW) <= 0, (path, size)
+        # Half of the pages are loaded on the phone, and then made wide.
+        sizes = sizes[::-1]
+
+
+@needs_tools
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_a_browser_finds_its_way(size, tab, address):
+    tab.set_viewport_size(size)
+    tab.reload()
+    tab.locator("article").get_by_role("link", name="the guide").first.click()
+    tab.wait_for_url("**/guide/")
+    tab.goto(f"{address}/api/")
+    tab.locator("article").get_by_role("link", name="Losses").click()
+    tab.wait_for_url("**/api/losses/")
+    tab.locator("label[for=__search]:visible, input.md-search__input:visible").first.click()
+    tab.locator("input.md-search__input").press_sequentially("GroupGapConstraint")
+    tab.locator(".md-search-result__link").first.wait_for()

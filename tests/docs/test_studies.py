@@ -14,6 +14,7 @@ ASKED = ("[attr-defined]", "[call-arg]", "[name-defined]")
 GONE = 'module named "addloss_kit'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["docs/studies", "tests/benchmarks"])
 def test_they_call_what_there_is(folder):
     pytest.importorskip("mypy")

@@ -10,6 +10,7 @@ NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
 pytest.importorskip("sklearn")
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_it_says():
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

@@ -108,6 +108,7 @@ def test_a_disk_that_is_full_at_the_last_write_leaves_the_former_export(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX does not survive a fork")
 @pytest.mark.parametrize("name", ["keras", "tf_saved_model"])

@@ -395,6 +395,7 @@ def test_it_is_no_larger_than_the_predictor_saved_directly(name, deployed, tmp_p
     assert sizes[0] <= 1.01 * sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras writes no SavedModel from torch")
 def test_it_loads_where_addloss_kit_cannot_be_imported(deployed, rng):
     predictor, _, folder = deployed

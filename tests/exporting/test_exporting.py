@@ -43,6 +43,7 @@ def test_a_reloaded_training_model_exports_the_same(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_file_loads_where_the_kit_is_not_installed(tmp_path):
     predictor, model = a_model()
     alk.export_inference_model(model, tmp_path / "predictor.keras")

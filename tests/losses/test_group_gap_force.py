@@ -386,6 +386,7 @@ def train_a_net(term, weight, minority=0.3, steps=1200):
     return mse[-1] + weight * gap**2, max(mse) / mse[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minority", [0.3, 0.05])
 def test_a_net_with_a_large_weight_trains_better_than_by_the_plug_in(minority):
     weight = 10.0

@@ -84,6 +84,7 @@ def loops(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_every_term_trains_as_by_keras_s_own_steps(loops):
     found = []
     for is_loop in (False, True):
@@ -153,6 +154,7 @@ def test_evaluate_gives_what_the_arrays_give(loops):
         assert by_loop[name] == pytest.approx(by_arrays[name], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_that_stops_goes_on_as_one_that_does_not(tmp_path):
     def dataset(model):
         return alk.make_dataset(packed_rows(model), BATCH, seed=1)
@@ -183,6 +185,7 @@ def test_callbacks_see_the_last_step_of_each_execution_and_may_stop():
     assert all(np.isfinite(loss) for _, loss in stop.seen)
 
 
+@pytest.mark.slow
 def test_the_step_size_is_that_of_the_moment():
     found = []
     for is_loop in (False, True):
@@ -197,6 +200,7 @@ def test_the_step_size_is_that_of_the_moment():
     assert_alike(found[1], found[0])
 
 
+@pytest.mark.slow
 def test_other_data_trains_before_and_after():
     found = []
     for is_loop in (False, True):
@@ -370,6 +374,7 @@ def test_what_wraps_an_optimizer_works_in_the_loop(make_optimizer, loops):
     assert_alike(by_loop, by_keras)
 
 
+@pytest.mark.slow
 # From Keras 3.16 on, a recurrent layer says that it passes no mask on.
 @pytest.mark.filterwarnings("ignore:.*was passed an input with a mask attached:UserWarning")
 def test_a_recurrent_net_on_masked_sequences_trains_alike(loops):
@@ -487,6 +492,7 @@ def test_the_progress_bar_counts_the_batches(capsys):
     assert f"{STEPS}/{STEPS}" in shown
 
 
+@pytest.mark.slow
 def test_two_equal_trainings_on_one_dataset_are_equal():
     model = a_plain_model()
     data = alk.make_dataset(packed_rows(model), BATCH, seed=1)
@@ -540,6 +546,7 @@ def a_stream(packed, batch=BATCH, is_known=True, drop_remainder=False):
     return dataset if is_known else dataset.filter(lambda batch: True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_known", [True, False], ids=["known size", "unknown size"])
 @pytest.mark.parametrize(("rows", "batch"), [(75, 8), (64, 8), (5, 8), (200, 1)])
 def test_a_stream_takes_the_loop_by_blocks_and_ends_as_by_keras(

@@ -119,6 +119,7 @@ def test_checkpoint_and_resume_resumes_where_it_stopped(at, feed, uninterrupted,
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="the order is Keras's there")
 @pytest.mark.parametrize("form", ["a dict", "make_dataset"])
 @pytest.mark.parametrize("jit_compile", [True, False])
@@ -165,6 +166,7 @@ def checkpoint(tmp_path):
     return path, fit_to
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_and_nothing_is_trained(checkpoint):
     path, fit_to = checkpoint
     whole = path.read_bytes()
@@ -302,6 +304,7 @@ def test_weights_of_a_predictor_load_into_a_training_without_seeds(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX does not survive a fork")
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def train(**compile_arguments):
     return {**history, **every_term.state(model)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(WAYS) == 1, reason="Keras on torch runs eagerly only.")
 def test_eager_graph_and_xla_train_every_term_alike():
     eager, *others = [train(**arguments) for arguments in WAYS.values()]

@@ -98,6 +98,7 @@ def report_of(errors, ids, **options):
     return alk.group_report(np.zeros(len(ids)), np.sqrt(errors), ids, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [2, 6])
 def test_whole_certificates_are_wrong_in_at_most_6_percent(rng, groups):
     # Bounds at the truth itself: every clear verdict but "holds" of a tie is a coin that
@@ -115,6 +116,7 @@ def test_whole_certificates_are_wrong_in_at_most_6_percent(rng, groups):
     assert max(wrong.values()) <= 29
 
 
+@pytest.mark.slow
 def test_equal_groups_are_not_said_to_have_a_gap(rng):
     # The lower bound is the largest of many pairs', so it must account for them.
     ids = np.tile(np.arange(8), 50)
@@ -126,6 +128,7 @@ def test_equal_groups_are_not_said_to_have_a_gap(rng):
     assert verdicts.count("holds") == 0
 
 
+@pytest.mark.slow
 def test_an_increase_is_certified_at_its_level_paired_or_not(rng):
     # after = 1.1 · before in expectation: an increase of 10 %.
     ids, rows = np.arange(200) % 2, 200

@@ -65,6 +65,7 @@ def shares(rng, truth, rows=150):
 BARELY_BEYOND = BOUND + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "truth",
     [
@@ -81,6 +82,7 @@ def test_what_is_chosen_is_beyond_the_bound_in_at_most_6_percent(rng, truth):
     assert found > 0.75 or min(truth) > BOUND
 
 
+@pytest.mark.slow
 def test_the_best_that_passes_is_beyond_the_bound_far_more_often(rng):
     # Why there is an order: the test above can fail.
     _, wrong = shares(rng, [0.0, 0.2, 0.4, *[BARELY_BEYOND] * 5])["best that passes"]
@@ -206,6 +208,7 @@ def test_an_increase_is_certified_against_the_start_on_the_same_rows(curve, unse
     assert choice.point.gap == min(p.gap for p in passed) < curve.start.gap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "of, bound", [("gap", 0.35), ("worst_error", 0.6), ("error_increase", 0.12)]
 )

@@ -61,6 +61,7 @@ def test_clusters_of_one_row_change_nothing(rng):
     assert other.certify(1.0).upper == pytest.approx(one.certify(1.0).upper)
 
 
+@pytest.mark.slow
 def test_intervals_and_certificates_hold_for_clustered_rows():
     rng, times = np.random.default_rng(0), 400
     held, certified, naive = 0, 0, 0

@@ -74,6 +74,7 @@ def test_the_points_lie_where_the_exact_solutions_do(curve, problem):
         assert point.weights[0].item() == pytest.approx(exact, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_values_may_be_bounds(packed, problem):
     def build_bounded(bound):
         predictor = keras.Sequential(

@@ -48,6 +48,7 @@ def variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
+@pytest.mark.slow
 def test_it_trains_as_a_new_model_for_each_value_does(packed):
     def build(weight):
         model = make_model()
@@ -110,6 +111,7 @@ def test_the_model_of_a_point_predicts_as_the_point_did(packed):
     assert error == pytest.approx(point.error, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_repeats_start_from_new_weights_that_the_seed_decides(packed):
     model = make_model(hidden=[4])
     first, second = (curve_of(model, packed, [1.0], repeats=3) for _ in range(2))

@@ -3,10 +3,12 @@
 import engines
 import keras
 import numpy as np
+import pytest
 
 import addloss_kit as alk
 
 
+@pytest.mark.slow
 def test_the_default_values_give_a_frontier_and_no_point_blows_up():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1600, 20)).astype("float32")
