@@ -48,7 +48,6 @@ def leaves(nested, path=""):
         yield path, np.asarray(nested, "float64")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     BACKEND == "torch", reason="Keras distributes on TensorFlow and JAX only."
 )
