@@ -298,7 +298,8 @@ def test_fit_refuses_it_however_it_is_fed(bad, feed, model, good):
     elif bad not in ("strings", "an unknown entry", "a missing entry") and (
         "shape" not in message
     ):
-        number = "a batch" if "torch" in feed else "batch 2"
+        # Workers of those load batches in an order of their own.
+        number = "a batch" if "torch" in feed or "Grain" in feed else "batch 2"
         where = "row group 2 of" if "Parquet" in feed else f"{number} of `fit`"
         assert f"In {where}" in str(caught.value)
 
@@ -435,6 +436,8 @@ def test_targets_beside_the_dict_are_refused_in_every_stream(feed, model, good):
         fit(model, stream, good)
 
 
+# Keras, of a Grain dataset of unknown length, at the end of the first epoch.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("feed", FEEDS)
 def test_good_values_train_alike_however_they_are_fed(feed, good):
     skip_what_cannot_be(feed)
