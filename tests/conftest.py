@@ -74,7 +74,9 @@ _taken = {}  # by test: seconds of its cases so far, and how many these were
 
 def pytest_runtest_logreport(report):
     taken = _taken.setdefault(_test_of(report), [0.0, 0])
-    taken[0] += report.duration
+    # The first case sets up what others share, of this test or of its file.
+    if report.when == "call" or taken[1]:
+        taken[0] += report.duration
     taken[1] += report.when == "call"
 
 
