@@ -24,6 +24,8 @@ TOOLS = ("material", "mkdocs", "mkdocstrings", "latex2mathml")
 HAS_TOOLS = all(importlib.util.find_spec(name) for name in TOOLS)
 needs_tools = pytest.mark.skipif(not HAS_TOOLS, reason="needs the extra `docs`")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+# No package of Python brings a browser; `.ci/run` installs one.
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,7 @@ def tab(address):
 
 
 @needs_tools
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_chromium
 def test_no_page_is_wider_than_its_window(tab, address, pages):
     sizes = (WIDE, PHONE)
     for path in sorted(pages):
@@ -229,7 +231,7 @@ def test_no_page_is_wider_than_its_window(tab, address, pages):
 
 
 @needs_tools
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_chromium
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_a_browser_finds_its_way(size, tab, address):
     tab.set_viewport_size(size)
